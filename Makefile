@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CORES ?= logical
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards clean
+.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards audit licences clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,11 +50,11 @@ model: setup-run ## make the default models, an encoder and a chat model, in .pe
 	@scripts/model $(VENV)
 	@scripts/model $(VENV) chat
 
-up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file
-	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
+up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file, TLS=1 over TLS
+	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)") $(if $(TLS),--tls)
 
 demo: model ## send 400 agent requests and show what each service does
-	@$(PY) -m penstock.stack demo
+	@$(PY) -m penstock.stack demo $(if $(TLS),--tls)
 
 bench: setup model ## run all benchmarks and write docs/benchmarks/
 	@$(PY) -m penstock.bench all --write docs/benchmarks
@@ -68,6 +68,12 @@ peers: ## make .venv-peers with what benchmarks compare with
 xds: ## make .venv-xds with Envoy's own stubs, for the test of an unmodified rate limit client
 	@python3 -m venv .venv-xds
 	@.venv-xds/bin/pip install -q xds-protos==1.85.0
+
+audit: setup ## look for known weaknesses of the installed packages; needs a network
+	@scripts/audit $(VENV)
+
+licences: setup-run ## list the licence of every installed package
+	@scripts/licences $(VENV)
 
 standards: ## get a Prometheus and Node's OpenTelemetry exporters, for tests against them
 	@scripts/standards

@@ -65,6 +65,9 @@ async def _prepared(home: Path, folder: Path) -> AsyncIterator[tuple[Processes, 
         "PENSTOCK_INTERNAL_TOKEN": TOKEN,
         "PENSTOCK_HOME": str(home),
         "PENSTOCK_DRAIN_S": "0",
+        "PENSTOCK_CACHE_SECRET": "secret-of-the-cache-of-the-black-box",
+        "PENSTOCK_ALLOW_PLAINTEXT": "true",
+        "PENSTOCK_ALLOW_SHARED_TOKEN": "true",
         "PROVIDER_KEY": PROVIDER_KEY,
     }
     async with provider.serving() as url, Processes(folder, shared) as processes:

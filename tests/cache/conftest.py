@@ -73,7 +73,7 @@ class Rig:
         client: redis.asyncio.Redis, models: Models, clock: Clock | None = None, **section: Any
     ) -> Cache:
         """A cache that is not open."""
-        settings = CacheSettings(internal_token="secret")
+        settings = CacheSettings(secret="secret")
         values = CacheSection(**{"probes_per_s": 1e6, **section})
         return assemble(settings, values, client, outside_for_tests(settings, clock=clock), models)
 

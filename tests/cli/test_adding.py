@@ -57,6 +57,7 @@ def test_the_name_is_given_or_made_of_the_sources(
     assert name_of(tmp_path / source, given) == name
 
 
+@pytest.mark.threat("path traversal by the name of an added model")
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="--name"):
         name_of(tmp_path / "x", "../up")

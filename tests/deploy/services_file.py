@@ -105,6 +105,9 @@ def listen_variables(variables: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
+REGISTRY = "registry"
+
+
 def differences(
     service: str, variables: Mapping[str, str], service_at: Callable[[str], str]
 ) -> list[str]:
@@ -121,6 +124,9 @@ def differences(
         if entry.ports.get(name) != port:
             problems.append(f"{service} listens on {port} for `{name}`; ports: {entry.ports}")
     addresses = address_variables(variables)
+    registry = addresses.pop(REGISTRY, None)  # the router's other port
+    if registry is not None and host_port(registry)[1] != FILE.services["router"].ports[REGISTRY]:
+        problems.append(f"{service}'s registry is at {registry}")
     if set(addresses) != entry.calls:
         problems.append(
             f"{service} has the addresses of {sorted(addresses)}; calls: {sorted(entry.calls)}"

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from penstock.rpc.callers import CALLS, INSTANCE, REGISTERS, SERVED_BY
 from penstock.service.settings import ServiceSettings
 from services_file import FILE, LISTEN, ROOT, Entry, host_port, package_of
 
@@ -57,6 +58,14 @@ def test_calls_and_callers_outside_name_what_exists() -> None:
     assert FILE.every_service.exports_to in FILE.services
 
 
+def test_what_ports_enforce_is_what_the_file_says() -> None:
+    calls = {name: entry.calls for name, entry in FILE.services.items()}
+    assert calls == CALLS
+    registering = {name for name, entry in FILE.services.items() if entry.registers}
+    assert registering == REGISTERS
+    assert set(SERVED_BY.values()) <= {*FILE.services, INSTANCE}
+
+
 def test_no_port_is_used_twice() -> None:
     ports = [port for entry in FILE.services.values() for port in entry.ports.values()]
     assert len(ports) == len(set(ports))
@@ -70,7 +79,7 @@ def test_the_settings_have_the_ports_and_the_addresses_of_the_entry(service: str
     assert set(entry.ports) == {LISTEN, *listening}
     assert host_port(fields["listen"].default) == ("127.0.0.1", entry.port)
     addresses = {name.removesuffix("_address") for name in fields if name.endswith("_address")}
-    addresses.discard("cell")  # its own, for other cells
+    addresses -= {"cell", "registry"}  # its own, for other cells; the router's other port
     assert entry.calls <= addresses
     if entry.registers:
         # An instance may name a batcher of its own to the router; it does not call it.

@@ -122,6 +122,7 @@ async def test_callers_start_last_and_stop_first() -> None:
     assert len(pair.servicer.requests) == 1, "the called service served until its caller had closed"
 
 
+@pytest.mark.threat("a service of the same process without the token")
 async def test_a_service_of_the_cell_needs_the_token_too() -> None:
     pair = Pair(token="another")
     with pytest.raises(Fault) as at_the_end:

@@ -60,7 +60,7 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     meter, clock = LoadMeter(2), SystemClock()
     threads = ComputeThreads(2, meter, clock)
     settings = InferenceSettings(
-        home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN
+        home=tmp_path, max_texts=8, kserve=request.param, kserve_token=TOKEN
     )
 
     servicer = InferenceServicer(settings, repository, threads, meter, clock, NO_TELEMETRY)
@@ -316,7 +316,7 @@ async def test_where_a_token_is_needed_other_callers_are_refused(served: Served)
 def test_callers_from_other_machines_need_a_token(
     listen: str, kind: str, needed: bool, tmp_path: Path
 ) -> None:
-    settings = InferenceSettings(home=tmp_path, listen=listen, kserve=kind, internal_token=TOKEN)  # type: ignore[arg-type]
+    settings = InferenceSettings(home=tmp_path, listen=listen, kserve=kind, kserve_token=TOKEN)  # type: ignore[arg-type]
     assert settings.kserve_needs_token() is needed
 
 

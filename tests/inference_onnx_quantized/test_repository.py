@@ -139,6 +139,7 @@ def test_a_graph_that_the_runtime_cannot_load_leaves_the_earlier_version_serving
     assert "cannot load" in repository.failed["a"]
 
 
+@pytest.mark.threat("path traversal by the name of a model")
 @pytest.mark.parametrize(
     ("name", "version"), [("../a", ""), ("a/..", ""), ("/etc", ""), ("a", "../1"), (".", "")]
 )

@@ -139,6 +139,7 @@ def test_production_exports_every_slow_span_under_its_parent(
     assert all(row.parent_id == root_of[row.trace_id] for row in children)
 
 
+@pytest.mark.threat("forged sampling decision")
 def test_a_caller_cannot_make_the_edge_sample_more(make_telemetry: MakeTelemetry) -> None:
     telemetry = make_telemetry(profile="production", edge=True, traces_per_s=3)
     for _ in range(50):

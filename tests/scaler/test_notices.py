@@ -121,6 +121,7 @@ class Port:
         return NoticeOutcome(replaced=True, draining=True)
 
 
+@pytest.mark.threat("forged notice of termination")
 async def test_the_port_handles_notices_of_callers_with_the_secret() -> None:
     async with Port("s3") as port:
         answer = await post(port.number, json.dumps(WARNING).encode())

@@ -63,6 +63,7 @@ def test_every_bad_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+@pytest.mark.threat("secrets in a log line: settings")
 def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_INTERNAL_TOKEN", "do-not-show")
     assert "do-not-show" not in repr(load_settings(ServiceSettings))

@@ -109,7 +109,7 @@ async def running(
         for stage in plan.request_path(traced=False):
             await supervisor.start(stage)
         registration = Registration("one", MODEL, concurrency=4)
-        address = plan.addresses["router"]
+        address = plan.addresses["registry"]
         async with registered_instance(started.instance, registration, address, TOKEN):
             yield started
     finally:

@@ -32,6 +32,7 @@ def test_an_organisation_covers_all_its_tenants_and_a_team_its_own(
     assert covers(principal, tenant_of(ANN)) is is_covered
 
 
+@pytest.mark.threat("guessed keys of cached answers")
 def test_a_hash_depends_on_the_secret_and_on_where_its_parts_end() -> None:
     assert len(keyed_hash(b"secret", b"a")) == 2 * KEY_BYTES
     assert keyed_hash(b"secret", b"ab", b"c") != keyed_hash(b"secret", b"a", b"bc")

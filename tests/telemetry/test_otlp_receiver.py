@@ -109,6 +109,7 @@ async def test_bytes_that_are_no_export_are_invalid(
     assert not (await export(telemetry.address, b"")).HasField("partial_success")
 
 
+@pytest.mark.threat("decompression bomb in an export")
 @pytest.mark.fault(26)
 async def test_more_than_64_mib_decompressed_is_refused(telemetry: RunningTelemetry) -> None:
     payload = export_request(otlp_span(1, note="x" * (65 << 20))).SerializeToString()
@@ -140,6 +141,7 @@ async def test_an_overloaded_service_refuses_and_says_when_to_retry(tmp_path: Pa
     assert intake.refused_exports == len(refused)
 
 
+@pytest.mark.threat("content in a span")
 async def test_content_is_removed_unless_its_tenant_opted_in_and_then_redacted(
     tmp_path: Path,
 ) -> None:
@@ -174,6 +176,7 @@ def logs_with_content(text: str) -> logs_service_pb2.ExportLogsServiceRequest:
     return request
 
 
+@pytest.mark.threat("content in events and logs")
 async def test_content_in_events_and_logs_is_not_forwarded(tmp_path: Path) -> None:
     text = "write to ann@example.org"
     span = otlp_span(1, penstock__tenant="closed")

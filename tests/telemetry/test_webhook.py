@@ -124,6 +124,7 @@ async def test_an_incident_is_posted_again_when_it_grows_by_a_subject(
         assert (await receiver.next_message())["event"] == "grew"
 
 
+@pytest.mark.threat("forged webhook")
 async def test_a_message_is_signed_over_time_and_body(receiver: WebhookReceiver) -> None:
     async with running_webhook(receiver, SystemClock()) as webhook:
         webhook.enqueue(incident())
@@ -215,6 +216,7 @@ async def test_a_refusal_is_not_tried_again(receiver: WebhookReceiver) -> None:
     assert webhook.sent == 0
 
 
+@pytest.mark.threat("SSRF by the webhook: a redirect")
 async def test_a_redirect_is_not_followed(receiver: WebhookReceiver) -> None:
     receiver.statuses = [302]
     async with running_webhook(receiver, SystemClock()) as webhook:
@@ -223,6 +225,7 @@ async def test_a_redirect_is_not_followed(receiver: WebhookReceiver) -> None:
     assert receiver.received.qsize() == 1
 
 
+@pytest.mark.threat("SSRF by the webhook: another host")
 @pytest.mark.parametrize(
     ("url", "hosts", "secret", "problem"),
     [

@@ -305,6 +305,7 @@ async def test_every_parameter_that_servers_refuse_can_be_switched_off() -> None
     assert "strict" not in json.dumps(sent)
 
 
+@pytest.mark.threat("parameter injection into a provider's request")
 @pytest.mark.wire_case(8)
 @pytest.mark.parametrize("name", ["n", "stream", "best_of", "model", "max_tokens", "messages"])
 async def test_further_fields_cannot_multiply_a_call_or_say_another(name: str) -> None:

@@ -326,6 +326,7 @@ def test_what_the_anthropic_wire_does_not_have_is_refused_by_field(
     assert refused.value.field == field
 
 
+@pytest.mark.threat("forged opaque state of a provider")
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -49,6 +49,7 @@ def test_where_a_callback_may_go(url: str, allowed: bool) -> None:
     assert (callbacks.refused_because(url, HOSTS) == "") is allowed
 
 
+@pytest.mark.threat("SSRF by a callback: an address of the own network")
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -74,6 +75,7 @@ def test_never_into_our_own_network(address: str, public: bool) -> None:
     assert callbacks.is_public(address) is public
 
 
+@pytest.mark.threat("replayed callback: another time or body")
 def test_the_signature_covers_time_and_body() -> None:
     signed = callbacks.sign("s", 5, b"{}")
     assert signed.startswith("t=5,v1=")
@@ -147,12 +149,14 @@ async def test_one_request_over_tls_to_the_address_that_was_resolved_once(
     assert receiver.resolved == [HOST]
 
 
+@pytest.mark.threat("SSRF by a callback: a redirect")
 async def test_a_redirect_is_not_followed(post: HttpsPost, receiver: Receiver) -> None:
     receiver.answer = b"HTTP/1.1 302 Found\r\nLocation: https://hooks.example.com/elsewhere\r\n\r\n"
     assert await post(f"https://{HOST}/", b"{}", "") == 302
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.threat("SSRF by a callback: a name that leads inside")
 @pytest.mark.parametrize(
     "addresses", [(), ("10.0.0.1",), ("127.0.0.1", "169.254.169.254"), ("::ffff:10.0.0.1",)]
 )
@@ -165,6 +169,7 @@ async def test_a_name_that_leads_inside_is_never_called(
     assert receiver.requests == []
 
 
+@pytest.mark.threat("SSRF by a callback: a name of this machine")
 async def test_the_system_resolves_and_inside_is_refused_by_default() -> None:
     with pytest.raises(OSError, match="public"):
         await HttpsPost()("https://localhost/", b"{}", "")
@@ -179,6 +184,7 @@ async def test_what_is_not_http_is_no_answer(
         await post(f"https://{HOST}/", b"{}", "")
 
 
+@pytest.mark.threat("wrong host: a receiver of callbacks")
 async def test_a_certificate_of_another_name_is_refused(
     post: HttpsPost, receiver: Receiver
 ) -> None:

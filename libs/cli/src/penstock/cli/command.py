@@ -19,7 +19,7 @@ from penstock.cli.commands.fleet import explain, instances
 from penstock.cli.commands.load import load
 from penstock.cli.commands.models import models
 from penstock.cli.commands.spending import limits, usage
-from penstock.cli.commands.stack import config, demo, up
+from penstock.cli.commands.stack import certs, config, demo, up
 from penstock.cli.commands.texts import classify, embed, rerank
 from penstock.cli.commands.traces import top, trace
 from penstock.cli.options import Group
@@ -51,6 +51,7 @@ COMMANDS = (
     top,
     load,
     config,
+    certs,
     completion,
 )
 

@@ -15,10 +15,12 @@ from penstock.cli.target import Target
 from penstock.client import BadRequest, PenstockSync
 from penstock.client.errors import from_fault_at
 from penstock.client.run import Run, new_run
+from penstock.client.tls import tls_of
 from penstock.rpc.call import NOBODY, Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.tls_files import TlsSource
 
 ANSWER_TIMEOUT_S = 10.0
 """Seconds for calls that need no model."""
@@ -45,7 +47,22 @@ class Session:
             click.UsageError: the address or the key cannot be one.
         """
         try:
-            return PenstockSync(self.target.address, self.target.key)
+            target = self.target
+            return PenstockSync(
+                target.address, target.key, ca=target.ca, cert=target.cert, key_file=target.key_file
+            )
+        except BadRequest as error:
+            problem = str(error).removesuffix(f" ({error.advice})")
+            raise click.UsageError(f"--{problem}") from None
+
+    def tls(self) -> TlsSource | None:
+        """The TLS of every connection; None for plaintext.
+
+        Raises:
+            click.UsageError: the files cannot be used.
+        """
+        try:
+            return tls_of(self.target.ca, self.target.cert, self.target.key_file)
         except BadRequest as error:
             problem = str(error).removesuffix(f" ({error.advice})")
             raise click.UsageError(f"--{problem}") from None
@@ -66,7 +83,8 @@ class Session:
         secret = self.target.admin_token
         metadata = (("authorization", f"Bearer {secret}"),) if operator else ()
         token = "" if operator else self.target.token
-        peer = UnaryPeer(open_channel(address), service, token=token, metadata=metadata)
+        channel = open_channel(address, self.tls())
+        peer = UnaryPeer(channel, service, token=token, metadata=metadata)
         try:
             yield peer
         except Fault as fault:

@@ -50,6 +50,13 @@ PLACES: Mapping[str, Place] = {
         "PENSTOCK_ADMIN_TOKEN", "", "secret of an operator of the limiter; default: the token"
     ),
     "cache": Place("PENSTOCK_CACHE_ADDRESS", "127.0.0.1:7071", "the cache's address"),
+    "ca": Place(
+        "PENSTOCK_CA",
+        "",
+        "TLS: PEM file of the authorities to believe, or `system`; without it: plaintext",
+    ),
+    "cert": Place("PENSTOCK_CERT", "", "TLS: PEM file of a certificate of one's own"),
+    "key_file": Place("PENSTOCK_KEY_FILE", "", "TLS: PEM file of the certificate's private key"),
 }
 """Flags (with dashes) and keys of a profile, by name."""
 
@@ -66,6 +73,9 @@ class Target:
     limiter_admin: str
     admin_token: str
     cache: str
+    ca: str = ""
+    cert: str = ""
+    key_file: str = ""
 
 
 def find_target(

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,7 @@ from penstock.client.background import check_process
 from penstock.client.errors import bad_request, from_fault_at, not_open
 from penstock.client.retries import retry_pause_s
 from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
+from penstock.client.tls import tls_of
 from penstock.rpc.call import PRIORITIES, Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect, open_channel
@@ -49,11 +51,14 @@ class Penstock:
             second, the time that a router needs to restart. Other errors are never retried, nor is
             a stream that has begun.
         plain: make unary calls instead of using the shared stream.
+        ca: PEM file of the authorities that the router's certificate must come from, or `system`
+            for those of the system; without it the connection is plaintext.
+        cert, key_file: PEM files of an own certificate, for a router that asks for one.
         clock: source of time.
         rng: for the jitter of the back-off.
 
     Raises:
-        BadRequest: address, key or retries cannot be used.
+        BadRequest: address, key, retries or certificates cannot be used.
     """
 
     def __init__(
@@ -63,6 +68,9 @@ class Penstock:
         *,
         retries: int = 3,
         plain: bool = False,
+        ca: str | Path = "",
+        cert: str | Path = "",
+        key_file: str | Path = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -71,6 +79,7 @@ class Penstock:
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._retries = retries
         self._plain = plain
+        self._tls = tls_of(ca, cert, key_file)
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._peer: Peer | None = None
@@ -275,9 +284,11 @@ class Penstock:
 
     def _new_peer(self) -> Peer:
         if self._plain:
-            channel = open_channel(self._address)
+            channel = open_channel(self._address, self._tls)
             return UnaryPeer(channel, ROUTER, metadata=self._metadata, clock=self._clock)
-        return connect(self._address, ROUTER, metadata=self._metadata, clock=self._clock)
+        return connect(
+            self._address, ROUTER, metadata=self._metadata, clock=self._clock, tls=self._tls
+        )
 
     def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
         """Seconds until the next attempt.

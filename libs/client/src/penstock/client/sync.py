@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -29,8 +30,20 @@ class PenstockSync:
         NotOpen: this process was forked after its parent had opened a client.
     """
 
-    def __init__(self, address: str, key: str, *, retries: int = 3, plain: bool = False) -> None:
-        self._client = Penstock(address, key, retries=retries, plain=plain)
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        *,
+        retries: int = 3,
+        plain: bool = False,
+        ca: str | Path = "",
+        cert: str | Path = "",
+        key_file: str | Path = "",
+    ) -> None:
+        self._client = Penstock(
+            address, key, retries=retries, plain=plain, ca=ca, cert=cert, key_file=key_file
+        )
         self._background = Background.acquire()
         self._closed = False
 

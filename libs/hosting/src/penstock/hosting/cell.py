@@ -116,7 +116,7 @@ async def _hosted(
     try:
         outside = replace(
             world,
-            dial=local.dialling(settings, world),
+            dial=local.dialling(member.assembly.name, settings, world),
             dial_plainly=local.dialling_plainly(world),
         )
         service: Service = member.assembly.build(settings, outside)
@@ -166,7 +166,7 @@ def _world(member: Member, process: str | None) -> Outside:
     clock = SystemClock()
     return Outside(
         telemetry,
-        dialling(settings, clock, telemetry),
+        dialling(assembly.name, settings, clock, telemetry),
         clock,
-        dial_plainly=dialling_plainly(clock, telemetry),
+        dial_plainly=dialling_plainly(settings, clock, telemetry),
     )

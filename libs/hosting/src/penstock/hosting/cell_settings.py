@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell import COLLECTOR, Member
+from penstock.service.protection import missing_protection
 from penstock.service.settings import BadConfig, ServiceSettings, load_settings
 from penstock.service.variables import unknown_variables
 
@@ -30,7 +31,8 @@ def load_members(assemblies: Sequence[Assembly[Any]]) -> list[Member]:
         problems.append(f"{LISTEN}: one address cannot be that of several services; set {names}")
     for assembly in assemblies:
         try:
-            loaded[assembly.name] = load_settings(assembly.settings, assembly.name)
+            settings = loaded[assembly.name] = load_settings(assembly.settings, assembly.name)
+            problems += missing_protection(settings)
         except BadConfig as error:
             problems += error.problems
     if problems:

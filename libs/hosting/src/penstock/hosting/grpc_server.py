@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from penstock.hosting import reflection
 from penstock.hosting.unix_socket import free_path
+from penstock.rpc.credentials import server_credentials
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
@@ -77,7 +78,12 @@ class ServerLimits:
 class GrpcServer:
     """A gRPC port. Owner: whoever started it must `stop` it.
 
-    Without `serving_from_start` its health says NOT_SERVING until `set_serving`.
+    Without `serving_from_start` its health says NOT_SERVING until `set_serving`. Where the settings
+    name a certificate, it speaks TLS only.
+
+    Args:
+        demands_certificate: whether a caller over TLS needs a certificate of the authorities;
+            None: yes, unless an endpoint is public.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class GrpcServer:
         clock: Clock | None = None,
         limits: ServerLimits | None = None,
         serving_from_start: bool = True,
+        demands_certificate: bool | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -115,6 +122,9 @@ class GrpcServer:
         self._names = [endpoint.service.full_name for endpoint in endpoints] + list(foreign_names)
         if settings.profile == "development":
             reflection.enable([*self._names, health.SERVICE_NAME], self.grpc_server)
+        if demands_certificate is None:
+            demands_certificate = not any(endpoint.public for endpoint in endpoints)
+        self._demands_certificate = demands_certificate
         self.address = settings.listen
         self.port = 0
 
@@ -131,7 +141,7 @@ class GrpcServer:
                 raise CannotStart(f"{address}: several cells cannot share a unix socket")
             free_path(Path(address.removeprefix("unix:")))
         try:
-            port = self.grpc_server.add_insecure_port(address)
+            port = self._add_port(address)
         except RuntimeError:
             port = 0
         if port == 0:
@@ -146,6 +156,14 @@ class GrpcServer:
         await self.set_stalling(False)
         await self.grpc_server.start()
         return self.port
+
+    def _add_port(self, address: str) -> int:
+        """Bind; returns the port, 0 or RuntimeError for none."""
+        tls = self._settings.tls
+        if tls is None:
+            return int(self.grpc_server.add_insecure_port(address))
+        credentials = server_credentials(tls, demands_certificate=self._demands_certificate)
+        return int(self.grpc_server.add_secure_port(address, credentials))
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checkers whether to send work here."""

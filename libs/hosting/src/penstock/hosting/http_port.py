@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from penstock.service.program import CannotStart
+from penstock.service.tls_files import TlsSource, reloading_context
 
 log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 75
@@ -27,10 +28,19 @@ class HttpPort:
         app: an ASGI application.
         setting: the variable to change where the address cannot be bound.
         shared: whether other cells serve on the same address (SO_REUSEPORT).
+        tls: the certificate, for HTTPS only.
+        demands_certificate: whether a caller over TLS needs a certificate of the authorities.
     """
 
     def __init__(
-        self, listen: str, app: Any, setting: str = "PENSTOCK_LISTEN", *, shared: bool = False
+        self,
+        listen: str,
+        app: Any,
+        setting: str = "PENSTOCK_LISTEN",
+        *,
+        shared: bool = False,
+        tls: TlsSource | None = None,
+        demands_certificate: bool = False,
     ) -> None:
         self.address = listen
         self._setting = setting
@@ -42,6 +52,10 @@ class HttpPort:
             timeout_keep_alive=KEEP_ALIVE_S,
             server_header=False,
         )
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            context = reloading_context(tls, demands_certificate=demands_certificate)
+            config.ssl_context_factory = lambda *_: context
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -54,7 +68,7 @@ class HttpPort:
         host, _, port = self.address.rpartition(":")
         listener = _bind(host.strip("[]"), port, self._setting, self._shared)
         self.address = f"{host}:{listener.getsockname()[1]}"
-        log.info("serving http://%s/", self.address)
+        log.info("serving %s://%s/", self._scheme, self.address)
         serving = self._server.serve(sockets=[listener])
         self._serving = asyncio.get_running_loop().create_task(serving, name="http")
 

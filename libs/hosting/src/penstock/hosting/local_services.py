@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from google.protobuf.descriptor import ServiceDescriptor
-from penstock.hosting.outside import Dial, DialPlainly, Outside, PlainPeer
+from penstock.hosting.outside import Dial, DialPlainly, Outside, PlainPeer, token_for
 from penstock.hosting.probe import reachable_by
 from penstock.hosting.service import Service
 from penstock.rpc.peers.in_process import InProcessPeer, LocalEndpoint
@@ -37,7 +37,7 @@ class LocalServices:
                 self._endpoints[address, each.endpoint.service.full_name] = each
         return LocalPort(service.name, local)
 
-    def dialling(self, settings: ServiceSettings, outside: Outside) -> Dial:
+    def dialling(self, name: str, settings: ServiceSettings, outside: Outside) -> Dial:
         """How one service of this process dials: the others in process, all else as `outside`
         does.
         """
@@ -48,7 +48,8 @@ class LocalServices:
             return InProcessPeer(
                 service,
                 self._finder(_canonical(address), service.full_name),
-                token=settings.internal_token,
+                token=token_for(name, settings, address, service),
+                caller=name,
                 clock=outside.clock,
                 tracer=outside.telemetry,
             )

@@ -15,6 +15,8 @@ from random import Random
 import redis.asyncio
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.otel.telemetry import Telemetry
+from penstock.rpc.auth import audience_of, proof
+from penstock.rpc.callers import SERVED_BY
 from penstock.rpc.dispatch import EXCHANGE
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.merged import MergedPeer
@@ -57,26 +59,49 @@ def dial_all(dial: Dial, addresses: str, service: ServiceDescriptor) -> Peer:
     return peers[0] if len(peers) == 1 else MergedPeer(peers)
 
 
-def dialling(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> Dial:
-    """Connections that carry the internal token: an item stream where the service has one."""
+def dialling(name: str, settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> Dial:
+    """Connections of a service, with its certificate, which also names who is called, or a proof
+    that it holds its secret: an item stream where the callee has one.
+    """
 
     def dial(address: str, service: ServiceDescriptor) -> Peer:
-        token = settings.internal_token
+        expected = SERVED_BY.get(service.full_name, "")
+        token, tls = token_for(name, settings, address, service), settings.tls
         if EXCHANGE in service.methods_by_name:
-            return connect(address, service, token=token, clock=clock, tracer=telemetry)
-        channel = open_channel(address)
+            return connect(
+                address,
+                service,
+                token=token,
+                clock=clock,
+                tracer=telemetry,
+                tls=tls,
+                expected_name=expected,
+            )
+        channel = open_channel(address, tls, expected)
         return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
 
     return dial
 
 
-def dialling_plainly(clock: Clock, telemetry: Telemetry) -> DialPlainly:
+def token_for(
+    name: str, settings: ServiceSettings, address: str, service: ServiceDescriptor
+) -> str:
+    """What a service proves itself with to a callee; empty where a certificate does."""
+    secret = settings.tokens.sent_to(SERVED_BY.get(service.full_name, service.full_name))
+    if not secret or settings.tls is not None:
+        return ""
+    return proof(secret, name, audience_of(service.full_name, address))
+
+
+def dialling_plainly(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> DialPlainly:
     """Connections that carry no token: whoever is called authenticates each call by what it
     presents.
     """
 
     def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
-        return UnaryPeer(open_channel(address), service, clock=clock, tracer=telemetry)
+        return UnaryPeer(
+            open_channel(address, settings.tls), service, clock=clock, tracer=telemetry
+        )
 
     return dial
 
@@ -96,9 +121,9 @@ async def real_world(
     try:
         yield Outside(
             telemetry,
-            dialling(settings, clock, telemetry),
+            dialling(service, settings, clock, telemetry),
             clock,
-            dial_plainly=dialling_plainly(clock, telemetry),
+            dial_plainly=dialling_plainly(settings, clock, telemetry),
         )
     finally:
         await asyncio.to_thread(telemetry.close)
@@ -122,4 +147,5 @@ def telemetry_of(
         instance=instance,
         process=process,
         interval_s=1.0,
+        tls=settings.tls,
     )

@@ -10,7 +10,10 @@ import sys
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from penstock.rpc.credentials import channel_credentials
 from penstock.rpc.peers.stream import NO_PROXY
+from penstock.service.settings import ServiceSettings
+from penstock.service.tls_files import TlsSource
 
 PROBE_S = 3.0
 
@@ -25,9 +28,9 @@ def reachable_by(listen: str) -> str:
     return listen
 
 
-def serves(listen: str) -> bool:
-    """True when grpc.health.v1 there says SERVING."""
-    with grpc.insecure_channel(reachable_by(listen), options=(NO_PROXY,)) as channel:
+def serves(listen: str, tls: TlsSource | None = None) -> bool:
+    """True when grpc.health.v1 there says SERVING; `tls` is the service's own certificate."""
+    with _channel(reachable_by(listen), tls) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=PROBE_S
@@ -37,5 +40,11 @@ def serves(listen: str) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
+def _channel(address: str, tls: TlsSource | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(address, options=(NO_PROXY,))
+    return grpc.secure_channel(address, channel_credentials(tls.current()), options=(NO_PROXY,))
+
+
 if __name__ == "__main__":
-    sys.exit(0 if serves(os.environ.get("PENSTOCK_LISTEN", "")) else 1)
+    sys.exit(0 if serves(os.environ.get("PENSTOCK_LISTEN", ""), ServiceSettings().tls) else 1)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.rpc.registration import Registrar
+from penstock.hosting.outside import Dial
+from penstock.rpc.registration import SERVICE, Registrar
 from penstock.service.clock import Clock
 
 
@@ -17,7 +18,7 @@ class Registration:
     Args:
         router_addresses: see Registrar; empty registers nowhere.
         instance_at: what is registered, for the address that is served.
-        token: the internal token.
+        dial: connects to the registry at an address.
         load: the load now, sent with each heartbeat.
         models: the models now, where they may change.
     """
@@ -26,14 +27,14 @@ class Registration:
         self,
         router_addresses: str,
         instance_at: Callable[[str], router_pb2.Instance],
-        token: str,
+        dial: Dial,
         clock: Clock,
         load: Callable[[], common_pb2.LoadReport],
         models: Callable[[], Sequence[inference_pb2.Model]] | None = None,
     ) -> None:
         self._router_addresses = router_addresses
         self._instance_at = instance_at
-        self._token, self._clock, self._load, self._models = token, clock, load, models
+        self._dial, self._clock, self._load, self._models = dial, clock, load, models
         self._registrar: Registrar | None = None
 
     async def start(self, address: str) -> None:
@@ -42,10 +43,11 @@ class Registration:
             self._registrar = Registrar(
                 self._router_addresses,
                 self._instance_at(address),
-                self._token,
+                "",
                 self._load,
                 self._clock,
                 self._models,
+                lambda where: self._dial(where, SERVICE),
             )
             self._registrar.start()
 

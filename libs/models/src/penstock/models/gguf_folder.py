@@ -160,12 +160,14 @@ def _genai_config(file: LlamaFile, context: int) -> dict[str, Any]:
 def _figures(folder: Path, file: LlamaFile, card: ModelCard) -> dict[str, float]:
     """The folder's size, and how near its logits are to those of the file's own weights."""
     decoder = Decoder.load(folder)
+    texts = [
+        decoder.encode([("user", prompt)])[: card.max_input_tokens] for prompt in CHECKED_PROMPTS
+    ]
     cosines: list[float] = []
-    for prompt in CHECKED_PROMPTS:
-        tokens = decoder.encode([("user", prompt)])[: card.max_input_tokens]
+    for tokens, logits in zip(texts, reference_logits(file, texts), strict=True):
         at_once = min(COMPUTED_AT_ONCE, len(tokens))
         computed = decoder.logits(tokens, at_once)
-        expected = reference_logits(file, tokens)[at_once - 1 :]
+        expected = logits[at_once - 1 :]
         norms = np.linalg.norm(computed, axis=1) * np.linalg.norm(expected, axis=1)
         cosines += ((computed * expected).sum(1) / norms).tolist()
     mean = float(np.mean(cosines))

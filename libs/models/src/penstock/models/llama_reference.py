@@ -5,23 +5,39 @@ Touvron et al., "LLaMA" (2023): RMS norms, rotary embeddings, grouped keys and v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from penstock.models.gguf_file import EMBEDDINGS, Floats, LlamaFile
+from penstock.models.gguf_file import EMBEDDINGS, LAYER_MATRICES, Floats, LlamaFile
+
+Weights = Mapping[str, Floats]
+"""The dequantised matrices of one layer, by their names in it."""
 
 
-def reference_logits(file: LlamaFile, tokens: Sequence[int]) -> Floats:
-    """The logits after each of the tokens (tokens, vocabulary), from the dequantised weights."""
+def reference_logits(file: LlamaFile, texts: Sequence[Sequence[int]]) -> list[Floats]:
+    """For each text, given as tokens, the logits after each of them (tokens, vocabulary), from the
+    dequantised weights.
+
+    Layer by layer for all texts: dequantising takes longer than computing.
+    """
     embeddings = file.matrices[EMBEDDINGS]
-    hidden = replace(embeddings, rows=embeddings.rows[list(tokens)]).dequantised()
+    rows = [replace(embeddings, rows=embeddings.rows[list(tokens)]) for tokens in texts]
+    hidden = [each.dequantised() for each in rows]
     for number in range(file.sizes.layers):
         layer = f"blk.{number}"
-        hidden = hidden + _attention(file, layer, _norm(file, f"{layer}.attn_norm", hidden))
-        hidden = hidden + _feed_forward(file, layer, _norm(file, f"{layer}.ffn_norm", hidden))
-    logits: Floats = _norm(file, "output_norm", hidden) @ file.head.dequantised().T
-    return logits
+        weights = {
+            name: file.matrices[f"{layer}.{name}.weight"].dequantised() for name in LAYER_MATRICES
+        }
+        hidden = [_after_layer(file, layer, weights, each) for each in hidden]
+    head = file.head.dequantised().T
+    return [_norm(file, "output_norm", each) @ head for each in hidden]
+
+
+def _after_layer(file: LlamaFile, layer: str, weights: Weights, hidden: Floats) -> Floats:
+    hidden = hidden + _attention(file, weights, _norm(file, f"{layer}.attn_norm", hidden))
+    fed: Floats = hidden + _feed_forward(weights, _norm(file, f"{layer}.ffn_norm", hidden))
+    return fed
 
 
 def _norm(file: LlamaFile, name: str, x: Floats) -> Floats:
@@ -30,15 +46,15 @@ def _norm(file: LlamaFile, name: str, x: Floats) -> Floats:
     return normed
 
 
-def _apply(file: LlamaFile, name: str, x: Floats) -> Floats:
-    product: Floats = x @ file.matrices[f"{name}.weight"].dequantised().T
+def _apply(weights: Weights, name: str, x: Floats) -> Floats:
+    product: Floats = x @ weights[name].T
     return product
 
 
-def _attention(file: LlamaFile, layer: str, x: Floats) -> Floats:
+def _attention(file: LlamaFile, weights: Weights, x: Floats) -> Floats:
     sizes = file.sizes
     query, key, value = (
-        _apply(file, f"{layer}.attn_{part}", x).reshape(len(x), -1, sizes.head_size)
+        _apply(weights, f"attn_{part}", x).reshape(len(x), -1, sizes.head_size)
         for part in ("q", "k", "v")
     )
     query, key = _rotated(file, query), _rotated(file, key)
@@ -48,7 +64,7 @@ def _attention(file: LlamaFile, layer: str, x: Floats) -> Floats:
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     attended = np.einsum("hqk,khd->qhd", shares, value).reshape(len(x), -1)
-    return _apply(file, f"{layer}.attn_output", attended.astype(np.float32))
+    return _apply(weights, "attn_output", attended.astype(np.float32))
 
 
 def _rotated(file: LlamaFile, x: Floats) -> Floats:
@@ -62,7 +78,7 @@ def _rotated(file: LlamaFile, x: Floats) -> Floats:
     return np.stack(pairs, axis=-1).reshape(x.shape).astype(np.float32)
 
 
-def _feed_forward(file: LlamaFile, layer: str, x: Floats) -> Floats:
-    gate = _apply(file, f"{layer}.ffn_gate", x)
-    inner = gate / (1 + np.exp(-gate)) * _apply(file, f"{layer}.ffn_up", x)
-    return _apply(file, f"{layer}.ffn_down", inner)
+def _feed_forward(weights: Weights, x: Floats) -> Floats:
+    gate = _apply(weights, "ffn_gate", x)
+    inner = gate / (1 + np.exp(-gate)) * _apply(weights, "ffn_up", x)
+    return _apply(weights, "ffn_down", inner)

@@ -35,7 +35,9 @@ from penstock.otel.counts import AttributeValue
 from penstock.otel.metrics import counts_as_metrics
 from penstock.otel.process_metrics import ProcessMetrics, boot_id
 from penstock.otel.recorder import EndedSpan, Recorder
+from penstock.rpc.credentials import channel_credentials
 from penstock.rpc.peers.stream import NO_PROXY
+from penstock.service.tls_files import TlsSource
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Exporter:
         resource: who is sending, see `resource_of`.
         of_process: whose the metrics of the process are; None: not exported here.
         interval_s: seconds between exports of spans.
+        tls: own certificate and whom the receiver's must come from; None for plaintext.
     """
 
     def __init__(
@@ -64,14 +67,15 @@ class Exporter:
         resource: Resource,
         of_process: Resource | None,
         interval_s: float,
+        tls: TlsSource | None = None,
     ) -> None:
         self._recorder = recorder
         self._endpoint = endpoint
         self._resource = resource
         self._interval_s = interval_s
-        options: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (NO_PROXY,)}
-        self._spans = OTLPSpanExporter(endpoint, **options)
-        self._metrics = OTLPMetricExporter(endpoint, **options)
+        self._tls = tls
+        self._generation = 0
+        self._spans, self._metrics = self._connect()
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")
@@ -87,6 +91,28 @@ class Exporter:
         for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
             # These log every failed attempt; `_note_result` logs when the state changes.
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def _connect(self) -> tuple[OTLPSpanExporter, OTLPMetricExporter]:
+        """Exporters for spans and metrics, with the newest certificate."""
+        options: dict[str, Any] = {"timeout": 5, "channel_options": (NO_PROXY,)}
+        if self._tls is None:
+            options["insecure"] = True
+        else:
+            options |= {"insecure": False, "credentials": channel_credentials(self._tls.current())}
+            self._generation = self._tls.generation
+        return OTLPSpanExporter(self._endpoint, **options), OTLPMetricExporter(
+            self._endpoint, **options
+        )
+
+    def _renew(self) -> None:
+        """Connect again where the certificate has changed."""
+        if self._tls is None:
+            return
+        self._tls.current()
+        if self._generation != self._tls.generation:
+            for old in (self._spans, self._metrics):
+                old.shutdown()
+            self._spans, self._metrics = self._connect()
 
     def start(self) -> None:
         """Begin to export."""
@@ -117,6 +143,7 @@ class Exporter:
     def _run(self) -> None:
         rounds = 0
         while not self._stop.wait(self._interval_s):
+            self._renew()
             self._export_spans()
             rounds += 1
             if rounds % SPAN_EXPORTS_PER_METRIC_EXPORT == 0:

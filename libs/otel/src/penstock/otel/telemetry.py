@@ -31,6 +31,7 @@ from penstock.otel.spans import (
 )
 from penstock.rpc.call import Call
 from penstock.rpc.spans import Attributes, NoSpan, Own, Span
+from penstock.service.tls_files import TlsSource
 
 if TYPE_CHECKING:
     from penstock.otel.export import Exporter
@@ -94,6 +95,7 @@ class Telemetry:
         max_queued_spans: ended spans that may wait for export; more are dropped and counted.
         interval_s: seconds between exports.
         rng: source of identifiers.
+        tls: own certificate and whom the receiver's must come from; None for plaintext.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Telemetry:
         max_queued_spans: int = 65_536,
         interval_s: float = 1.0,
         rng: random.Random | None = None,
+        tls: TlsSource | None = None,
     ) -> None:
         self._rng = rng or random.Random()
         self._recorder = Recorder(max_queued_spans, slow_s, self._rng)
@@ -122,7 +125,9 @@ class Telemetry:
 
             resource = resource_of(service, instance)
             of_process = None if process is None else resource_of(process or service, instance)
-            self._exporter = Exporter(self._recorder, endpoint, resource, of_process, interval_s)
+            self._exporter = Exporter(
+                self._recorder, endpoint, resource, of_process, interval_s, tls
+            )
             self._recorder.is_exporting = True
             self._exporter.start()
             atexit.register(self.close)

@@ -1,46 +1,161 @@
-"""Who calls an internal port: the token that services share, and the context that comes with it."""
+"""Who calls an internal port, and the context that comes with the call.
+
+A caller is known by the names of its certificate, or by a proof that it holds the secret which it
+shares with the callee:
+
+    caller|audience|HMAC-SHA256(secret, caller|audience)
+
+The audience is the callee's name, and for an instance its address as well: whoever registers an
+address gets proofs that are good for nothing but calling that address. Operators send their secret
+as it is, to addresses that they configure.
+"""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
-from penstock.rpc.errors import invalid, unauthenticated
+from penstock.rpc.callers import INSTANCE, OPERATOR, SERVED_BY, callers_of
+from penstock.rpc.errors import denied, invalid, unauthenticated
 from penstock.service.clock import Clock, SystemClock
+from penstock.service.service_tokens import SharedToken, Tokens
 
 TOKEN_KEY = "penstock-token"
 CONTEXT_KEY = "penstock-context-bin"
+NO_NAMES: frozenset[str] = frozenset()
+
+
+class CallerMetadata(dict[str, str | bytes]):
+    """What came with a call; `names` are those of the caller's certificate, which was verified.
+
+    They come from the connection and never from what the caller sent.
+    """
+
+    names: frozenset[str] = NO_NAMES
+
 
 Metadata = Mapping[str, str | bytes]
-Authenticator = Callable[[Metadata], Call | Awaitable[Call]]
+Authenticator = Callable[[CallerMetadata], Call | Awaitable[Call]]
 """Makes the Call of whoever sent this metadata, or raises UNAUTHENTICATED."""
+Audience = Callable[[], str]
+"""The address at which an instance is registered; empty where it is not yet known."""
+
+
+def proof(secret: str, caller: str, audience: str) -> str:
+    """What a caller sends to an audience to prove that it holds the secret."""
+    return f"{caller}|{audience}|{_mac(secret, caller, audience)}"
+
+
+def audience_of(rpc_service: str, address: str) -> str:
+    """Whom a proof is for: a service by its name, an instance by its address too."""
+    callee = SERVED_BY.get(rpc_service, rpc_service)
+    return f"{callee}@{address}" if callee == INSTANCE else callee
 
 
 def internal(token: str, clock: Clock | None = None) -> Authenticator:
-    """An authenticator for callers that hold the internal token, compared in constant time; the
-    context that comes with the call is believed.
+    """An authenticator for callers that hold one token, compared in constant time; the context that
+    comes with the call is believed.
     """
-    ticking = clock or SystemClock()
-    expected = token.encode()
+    tokens = SharedToken(token)
 
-    def authenticate(metadata: Metadata) -> Call:
-        given = metadata.get(TOKEN_KEY, "")
-        if not expected or not hmac.compare_digest(
-            given.encode() if isinstance(given, str) else given, expected
-        ):
-            raise unauthenticated("this port is internal; it needs the internal token")
-        packed = metadata.get(CONTEXT_KEY)
-        if packed is None:
-            return Call()
-        try:
-            context = common_pb2.CallContext.FromString(
-                packed if isinstance(packed, bytes) else packed.encode()
-            )
-        except DecodeError:
-            raise invalid(CONTEXT_KEY, "is not a CallContext") from None
-        return Call.from_context(context, ticking.monotonic())
+    def authenticate(metadata: CallerMetadata) -> Call:
+        _caller_by_token(metadata, tokens, None)
+        return _context_of(metadata, clock or SystemClock())
 
     return authenticate
+
+
+def services_only(
+    service: ServiceDescriptor,
+    tokens: Tokens,
+    clock: Clock | None = None,
+    address: Audience | None = None,
+) -> Authenticator:
+    """An authenticator for the services that may call this one; the context that comes with the
+    call is believed.
+
+    Args:
+        service: what is called.
+        tokens: the secrets by which callers without certificates are known.
+        address: where an instance is registered; a proof for another address is refused.
+    """
+    allowed = callers_of(service.full_name)
+
+    def authenticate(metadata: CallerMetadata) -> Call:
+        known = allowed & metadata.names
+        if known:
+            caller = min(known)
+        elif metadata.names and TOKEN_KEY not in metadata:
+            raise _not_allowed(metadata.names, allowed)
+        else:
+            expected = audience_of(service.full_name, address() if address is not None else "")
+            caller = _caller_by_token(metadata, tokens, expected)
+            if caller not in allowed:
+                raise _not_allowed({caller}, allowed)
+        return _context_of(metadata, clock or SystemClock())._replace(caller=caller)
+
+    return authenticate
+
+
+def _not_allowed(names: frozenset[str] | set[str], allowed: frozenset[str]) -> Exception:
+    return denied(
+        f"{', '.join(sorted(names))} may not call this service; {', '.join(sorted(allowed))} may"
+    )
+
+
+def _caller_by_token(metadata: Metadata, tokens: Tokens, expected: str | None) -> str:
+    """The caller that the token names.
+
+    Args:
+        expected: the audience that a proof must have; None or one without an address: any address.
+
+    Raises:
+        Fault: UNAUTHENTICATED.
+    """
+    given = metadata.get(TOKEN_KEY, "")
+    text = given.decode("ascii", "replace") if isinstance(given, bytes) else given
+    if text.count("|") == 2:
+        caller, audience, mac = text.split("|")
+        wanted = [_mac(secret, caller, audience) for secret in tokens.accepted_from(caller)]
+        if _is_any(mac, wanted) and _is_meant(audience, expected):
+            return caller
+    elif _is_any(text, tokens.operators()):
+        return OPERATOR
+    raise unauthenticated(
+        "this port is internal; it needs the certificate or the token of a service that may call it"
+    )
+
+
+def _is_meant(audience: str, expected: str | None) -> bool:
+    if expected is None:
+        return True
+    if expected.endswith("@"):  # the address is not known: of the kind will do
+        return audience.startswith(expected)
+    return audience == expected
+
+
+def _is_any(given: str, expected: tuple[str, ...] | list[str]) -> bool:
+    """Whether it is one of them; the time tells nothing of where they differ."""
+    matches = [hmac.compare_digest(given.encode(), each.encode()) for each in expected]
+    return any(matches)
+
+
+def _mac(secret: str, caller: str, audience: str) -> str:
+    return hmac.digest(secret.encode(), f"{caller}|{audience}".encode(), "sha256").hex()
+
+
+def _context_of(metadata: Metadata, clock: Clock) -> Call:
+    packed = metadata.get(CONTEXT_KEY)
+    if packed is None:
+        return Call()
+    try:
+        context = common_pb2.CallContext.FromString(
+            packed if isinstance(packed, bytes) else packed.encode()
+        )
+    except DecodeError:
+        raise invalid(CONTEXT_KEY, "is not a CallContext") from None
+    return Call.from_context(context, clock.monotonic())

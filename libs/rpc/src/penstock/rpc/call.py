@@ -54,6 +54,8 @@ class Call(NamedTuple):
     deadline_s: float = math.inf
     traceparent: str = ""
     tracestate: str = ""
+    caller: str = ""
+    """The service that calls, as an internal port authenticated it; it does not travel on."""
 
     def remaining_s(self, now: float) -> float:
         """Seconds left; 0 or less when the time is up, infinite without a deadline."""

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
-from penstock.rpc.auth import Authenticator
+from penstock.rpc.auth import Authenticator, CallerMetadata
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import (
     DEFAULT_LIMITS,
@@ -273,7 +273,10 @@ class EndpointHandlers:
         return of_caller
 
     async def _caller(self, context: Any) -> Call:
-        caller = self._endpoint.authenticate(dict(context.invocation_metadata() or ()))
+        metadata = CallerMetadata(context.invocation_metadata() or ())
+        if not self._endpoint.public:
+            metadata.names = _certificate_names(context)
+        caller = self._endpoint.authenticate(metadata)
         return caller if isinstance(caller, Call) else await caller
 
     def _timed(self, call: Call, context: Any) -> Call:
@@ -295,7 +298,14 @@ class EndpointHandlers:
             deadline_s,
             call.traceparent,
             call.tracestate,
+            call.caller,
         )
+
+
+def _certificate_names(context: Any) -> frozenset[str]:
+    """The names of the caller's certificate; none without one, or without TLS."""
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return frozenset(name.decode("utf-8", "replace") for name in names)
 
 
 async def _refuse(context: Any, fault: Fault) -> NoReturn:

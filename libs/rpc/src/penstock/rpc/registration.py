@@ -39,6 +39,7 @@ class Registrar:
         instance: what is registered.
         token: the internal token.
         load: the load now, sent with each heartbeat; None sends none.
+        dial: connects to the registry; None: by plaintext and the token.
         models: the models now, sent with the first heartbeat after they have changed; None where
             they never do.
     """
@@ -51,10 +52,12 @@ class Registrar:
         load: Callable[[], common_pb2.LoadReport] | None = None,
         clock: Clock | None = None,
         models: Callable[[], Sequence[inference_pb2.Model]] | None = None,
+        dial: Callable[[str], Peer] | None = None,
     ) -> None:
         self._addresses = [part.strip() for part in router_addresses.split(",") if part.strip()]
         self._instance = instance
         self._token = token
+        self._dial = dial or self._dial_plainly
         self._load = load
         self._models = models
         self._clock = clock or SystemClock()
@@ -124,11 +127,13 @@ class Registrar:
 
     async def _call(self, method: str, request: Message) -> Any:
         if self._peer is None:
-            channel = open_channel(self._addresses[self._turn % len(self._addresses)])
-            self._peer = UnaryPeer(channel, SERVICE, token=self._token, clock=self._clock)
+            self._peer = self._dial(self._addresses[self._turn % len(self._addresses)])
         return await self._peer.call(
             method, request, Call(deadline_s=self._clock.monotonic() + RPC_TIMEOUT_S)
         )
+
+    def _dial_plainly(self, address: str) -> Peer:
+        return UnaryPeer(open_channel(address), SERVICE, token=self._token, clock=self._clock)
 
     async def _hang_up(self) -> None:
         if self._peer is not None:

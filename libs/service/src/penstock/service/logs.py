@@ -21,6 +21,8 @@ TRACE_ID = slice(3, 35)
 
 LINE = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 DATE = "%Y-%m-%d %H:%M:%S"
+ONLY_WARNINGS = ("faiss.loader",)
+"""Loggers of libraries that say at each start what they try."""
 
 
 class CallFilter(logging.Filter):
@@ -54,3 +56,5 @@ def configure(service: str, profile: Literal["development", "production"], level
     handler.setFormatter(formatter(profile))
     handler.addFilter(CallFilter(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ONLY_WARNINGS:
+        logging.getLogger(name).setLevel(logging.WARNING)

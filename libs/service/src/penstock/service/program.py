@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from penstock.service.logs import configure
+from penstock.service.protection import forbid_dumps, missing_protection
 from penstock.service.settings import BadConfig, ServiceSettings, describe, load_settings
 from penstock.service.variables import unknown_variables
 
@@ -51,8 +52,11 @@ def run(
         settings = load_settings(kind, name)
     except BadConfig as error:
         sys.exit(_refuse(name, [*problems, *error.problems]))
+    problems += missing_protection(settings)
     if problems:
         sys.exit(_refuse(name, problems))
+    if settings.profile == "production":
+        forbid_dumps()
     configure(name, settings.profile, settings.log_level)
     sys.exit(run_main(name, serve(settings)))
 

@@ -7,11 +7,14 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Set
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from penstock.service.renamed_keys import RENAMED_KEY, explain_renamed_keys, line_of
+from penstock.service.service_tokens import BadTokens, SharedToken, TokenFile, Tokens
+from penstock.service.tls_files import BadTlsFiles, TlsFiles, TlsSource
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -39,6 +42,10 @@ SECTIONS = (
 """Every top-level name the YAML file may hold; a service validates the ones it uses and ignores the
 others.
 """
+
+
+MAX_VALUES = 200_000
+"""In one configuration file."""
 
 
 class BadConfig(Exception):
@@ -113,6 +120,29 @@ class ServiceSettings(BaseSettings):
     internal_token: str = Field(
         "", repr=False, description="secret that lets services call each other's internal ports"
     )
+    allow_plaintext: bool = Field(
+        False, description="true: the production profile starts without TLS"
+    )
+    allow_shared_token: bool = Field(
+        False, description="true: the production profile starts with one token for all services"
+    )
+    tls_dir: Path | None = Field(
+        None,
+        description="folder with tls.crt, tls.key and ca.crt, as cert-manager fills it: TLS at "
+        "every port, mutual TLS between services; read again when it changes",
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain, instead of tls.crt")
+    tls_key: Path | None = Field(None, description="private key, instead of tls.key")
+    tls_ca: Path | None = Field(
+        None,
+        description="authorities that callers and callees must have their certificates from, "
+        "instead of ca.crt",
+    )
+    service_tokens_file: Path | None = Field(
+        None,
+        description="YAML file of the secrets by which services without certificates know each "
+        "other; read again when it changes",
+    )
     home: Path = Field(Path(".penstock"), description="folder of models and data")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe line that is logged"
@@ -131,6 +161,61 @@ class ServiceSettings(BaseSettings):
         description="seconds after which a gRPC connection takes no new calls and its client opens "
         "another, so that load reaches new processes; item streams move by themselves; 0: never",
     )
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        files = self.tls_files()
+        if files is None:
+            return self
+        if files.certificate is None or files.key is None or files.authorities is None:
+            raise ValueError(
+                "PENSTOCK_TLS_CERT, PENSTOCK_TLS_KEY and PENSTOCK_TLS_CA belong together; set all "
+                "of them, or PENSTOCK_TLS_DIR"
+            )
+        return self
+
+    def missing_in_production(self) -> list[str]:
+        """A line for each protection of this kind of service that the production profile asks for
+        and that is missing, with the variable that allows it.
+        """
+        return []
+
+    def tls_files(self) -> TlsFiles | None:
+        """Where certificate, key and authorities are; None for plaintext."""
+        folder = TlsFiles.of_folder(self.tls_dir) if self.tls_dir is not None else TlsFiles()
+        files = TlsFiles(
+            self.tls_cert or folder.certificate,
+            self.tls_key or folder.key,
+            self.tls_ca or folder.authorities,
+        )
+        return files if files.paths else None
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The secrets of the tokens file, or the one that all services share.
+
+        Raises:
+            BadConfig: the file cannot be used.
+        """
+        if self.service_tokens_file is None:
+            return SharedToken(self.internal_token)
+        try:
+            return TokenFile(self.service_tokens_file)
+        except BadTokens as error:
+            raise BadConfig([f"PENSTOCK_SERVICE_TOKENS_FILE: {error}"]) from None
+
+    @cached_property
+    def tls(self) -> TlsSource | None:
+        """The material of `tls_files`, which all ports and connections of the service share.
+
+        Raises:
+            BadConfig: the files cannot be used.
+        """
+        files = self.tls_files()
+        try:
+            return TlsSource(files) if files is not None else None
+        except BadTlsFiles as error:
+            raise BadConfig([f"PENSTOCK_TLS_DIR: {error}"]) from None
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -214,6 +299,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise BadConfig([f"{path}: is not YAML ({' '.join(str(error).split())})"]) from None
     if data is None:
         return {}
+    if written_out(data) > MAX_VALUES:
+        raise BadConfig([f"{path}: its aliases stand for more than {MAX_VALUES} values"])
     if not isinstance(data, dict):
         raise BadConfig(
             [f"{path}: must hold sections ({', '.join(SECTIONS)}), not a {type(data).__name__}"]
@@ -226,6 +313,20 @@ def read_file(path: Path) -> dict[str, Any]:
     if unknown:
         raise BadConfig(unknown)
     return data
+
+
+def written_out(data: object, counted: dict[int, int] | None = None) -> int:
+    """How many values YAML data would have without its aliases, which a few lines can make stand
+    for billions; counting takes time for what is written only.
+    """
+    counted = {} if counted is None else counted
+    if not isinstance(data, (dict, list)):
+        return 1
+    if id(data) not in counted:
+        counted[id(data)] = MAX_VALUES  # an alias of what it stands in has no end
+        parts = [*data, *data.values()] if isinstance(data, dict) else data
+        counted[id(data)] = 1 + sum(written_out(part, counted) for part in parts)
+    return counted[id(data)]
 
 
 def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "deploy/penstock.yaml)",
     )
     _add_shape(up_command)
+    _add_tls(up_command)
     _add_config(commands.add_parser("config", help="check the configuration file"))
     redis_command = commands.add_parser(
         "redis", help="run only one embedded store in the foreground"
@@ -64,7 +65,20 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print only the last line, a JSON object"
     )
     _add_shape(demo_command)
+    _add_tls(demo_command)
+    certificates = commands.add_parser("certs", help="write certificates for development")
+    certificates.add_argument("--out", type=Path, default=None, help="folder (default: HOME/tls)")
     return parser
+
+
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tls",
+        action="store_true",
+        default=os.environ.get("PENSTOCK_TLS", "") == "1",
+        help="speak TLS, mutual between services, by certificates of a development authority in "
+        "HOME/tls (default: $PENSTOCK_TLS=1)",
+    )
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -105,6 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
         _become_redis(arguments.home, arguments.store, arguments.socket.absolute())
     if arguments.command == "cell":
         return _run_cells(arguments.services, number_of_workers(os.environ))
+    if arguments.command == "certs":
+        return _write_certificates(arguments.out or arguments.home / "tls")
     if arguments.command == "config":
         from penstock.stack.config_command import run_config
 
@@ -115,6 +131,20 @@ def _run(arguments: argparse.Namespace) -> int:
     if problems := unknown_variables(os.environ):
         raise BadConfig(problems)
     _run_stack(arguments, layout)
+    return 0
+
+
+def _write_certificates(folder: Path) -> int:
+    """Write an authority and certificates; raises CannotStart."""
+    import datetime
+
+    from penstock.stack.identities import write_certificates
+
+    try:
+        write_certificates(folder, datetime.datetime.now(datetime.UTC))
+    except OSError as error:
+        raise CannotStart(f"{error.filename}: {error.strerror}; name another folder") from None
+    print(f"certificates of a development authority: {folder}")
     return 0
 
 
@@ -142,10 +172,10 @@ def _run_stack(arguments: argparse.Namespace, layout: Layout) -> None:
     console = Console(highlight=False, width=width)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if arguments.command == "up":
-            runner.run(up(arguments.home, arguments.config, console, layout))
+            runner.run(up(arguments.home, arguments.config, console, layout, tls=arguments.tls))
         else:
             progress = Console(quiet=True) if arguments.json else console
-            figures = runner.run(demo(arguments.home, progress, layout))
+            figures = runner.run(demo(arguments.home, progress, layout, tls=arguments.tls))
             print(result_line(figures), flush=True)
 
 

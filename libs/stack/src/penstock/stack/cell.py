@@ -11,6 +11,7 @@ from penstock.hosting.cell import live_together
 from penstock.hosting.cell_settings import load_members
 from penstock.service.logs import configure
 from penstock.service.program import CannotStart, run_main
+from penstock.service.protection import forbid_dumps
 
 NAME = "cell"
 DRAIN_ORDER = (
@@ -42,6 +43,8 @@ def run_cell(services: str) -> int:
     members = load_members(assemblies_of(services))
     settings = members[0].settings
     configure(settings.cell or NAME, settings.profile, settings.log_level)
+    if settings.profile == "production":
+        forbid_dumps()
     return run_main(NAME, live_together(members))
 
 

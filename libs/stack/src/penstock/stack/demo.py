@@ -75,7 +75,9 @@ class Answered:
     receipt: common_pb2.Receipt
 
 
-async def demo(home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT) -> dict[str, float]:
+async def demo(
+    home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT, *, tls: bool = False
+) -> dict[str, float]:
     """Run the demo and return its figures by name; on a failure, print the stack's log first.
 
     Raises:
@@ -90,8 +92,11 @@ async def demo(home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT) ->
         console.print(OPENING)
         started_s = time.perf_counter()
         try:
+            running = run_stack(
+                ports.free(), home, config_file, keys, log, layout, chat=True, tls=tls
+            )
             async with (
-                run_stack(ports.free(), home, config_file, keys, log, layout, chat=True) as stack,
+                running as stack,
                 with_retries(stack) as retrying,
             ):
                 await stack.wait_for_instances(

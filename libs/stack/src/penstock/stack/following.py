@@ -137,7 +137,7 @@ class Follower:
         await self._apply()
 
     async def _follow_scaler(self) -> None:
-        channel = open_channel(self._plan.addresses["scaler"])
+        channel = open_channel(self._plan.addresses["scaler"], self._plan.tls)
         scaler = UnaryPeer(channel, SCALER, token=self._plan.token)
         try:
             while True:

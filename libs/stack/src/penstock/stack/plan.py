@@ -6,6 +6,7 @@ each calls and on which port; a test compares the two.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from penstock.service.default_models import CHAT, ENCODER
 from penstock.service.store import EmbeddedStore, StoreName
+from penstock.service.tls_files import TlsSource
+from penstock.stack.identities import Identities
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
 from penstock.stack.shapes import BESIDE, CELL, Shape
@@ -52,6 +55,8 @@ class StackPlan:
         shape: which services share a process.
         workers: cells behind one address.
         first_cell_address: see `Workers`.
+        identities: what each service proves itself with; None: all with `token`.
+        tls: an operator's certificate; None for plaintext.
     """
 
     addresses: Mapping[str, str]
@@ -70,6 +75,8 @@ class StackPlan:
     chat: bool = False
     workers: int = 1
     first_cell_address: str = ""
+    identities: Identities | None = None
+    tls: TlsSource | None = None
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
@@ -190,9 +197,13 @@ class StackPlan:
             case "edge":
                 return self._addresses_of("router")
             case "router":
-                return self._addresses_of("batcher", "cache", "limiter")
+                own = {"registry_listen": self.addresses["registry"]}
+                return own | self._addresses_of("batcher", "cache", "limiter")
+            case "cache":
+                kept = self.identities.cache_secret if self.identities is not None else ""
+                return {"secret": kept or _derived("cache keys", self.token)}
             case "limiter":
-                # The secret of the operators' port is the internal token here.
+                # The secret of the operators' port is that of the other ports here.
                 tokens = f"developer={self.token}"
                 return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
             case "telemetry":
@@ -213,7 +224,11 @@ class StackPlan:
         """The scaler's pool: further instances of the default model on this machine."""
         if not self.own_pool:
             return {}
+        service = "inference-onnx-quantized"
+        prefix = service.replace("-", "_")
+        identity = self.identities.settings_of(service) if self.identities is not None else {}
         return {
+            **{f"{prefix}_{key}": value for key, value in identity.items()},
             "local_pool": DEFAULT_MODEL,
             "local_command": "{python} -u -m penstock.inference_onnx_quantized",
             "local_beside": str(self.instances),
@@ -229,11 +244,14 @@ class StackPlan:
 
     @property
     def _console_page(self) -> str:
-        return f"http://{self.addresses['console']}/"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{self.addresses['console']}/"
 
     def _addresses_of(self, *services: str) -> dict[str, str]:
         """The settings by which a service finds others, such as `router_address`."""
-        return {f"{name}_address": self.addresses[name] for name in services}
+        known = {f"{name}_address": self.addresses[name] for name in services}
+        registry = {"registry_address": self.addresses["registry"]} if "router" in services else {}
+        return known | registry
 
     def _stores(self) -> Stage:
         """The embedded stores: those that nobody else runs."""
@@ -254,7 +272,11 @@ class StackPlan:
         return Program(
             name,
             python_module(f"penstock.{module or name.replace('-', '_')}"),
-            _variables(self._settings_of(name) | settings),
+            _variables(
+                self._settings_of(name)
+                | self._identity_of((module or name).replace("_", "-"))
+                | settings
+            ),
             self.addresses[name],
             reloads=True,
         )
@@ -263,22 +285,42 @@ class StackPlan:
         self, name: str, services: tuple[str, ...], address: str, **settings: str
     ) -> Program:
         """Services in one process."""
-        values = {service: self._settings_of(service) | settings for service in services}
+        values = {
+            service: self._settings_of(service) | self._identity_of(service) | settings
+            for service in services
+        }
         command = (*python_module("penstock.stack"), "cell", ",".join(services))
         return Program(name, command, _variables(_shared(values)), address, reloads=True)
+
+    def _allowed(self) -> dict[str, str]:
+        """What the production profile does not ask for where all is on this machine."""
+        if self.profile != "production":
+            return {}
+        words = ("allow_plaintext", "allow_shared_token", "allow_no_limits")
+        return dict.fromkeys(words, "true")
+
+    def _identity_of(self, service: str) -> dict[str, str]:
+        if self.identities is None:
+            return {"internal_token": self.token}
+        return self.identities.settings_of(service)
 
     def _settings_of(self, service: str) -> dict[str, str]:
         return {
             "listen": self.addresses[service],
             "profile": self.profile,
+            **self._allowed(),
             "config_file": str(self.config_file),
             "ledger_url": self.ledger_url,
             "cache_url": self.cache_url,
             "otlp_endpoint": "" if service == "telemetry" else self.addresses["telemetry"],
-            "internal_token": self.token,
             "home": str(self.home),
             **self._own_settings(service),
         }
+
+
+def _derived(purpose: str, secret: str) -> str:
+    """A secret for one purpose, from another one."""
+    return hashlib.sha256(f"{purpose} of {secret}".encode()).hexdigest()
 
 
 def _computes(program: Program) -> bool:

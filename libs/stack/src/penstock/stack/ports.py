@@ -19,6 +19,7 @@ PORTS: Mapping[str, int] = {
     "scaler": 7076,
     "inference-upstream": 7077,
     "limiter-admin": 7078,
+    "registry": 7087,
     "console": 7080,
     "generate": 7085,
     "edge": 7086,
@@ -26,8 +27,8 @@ PORTS: Mapping[str, int] = {
     "metrics": 9464,
     "otlp-http": 4318,
 }
-"""Process to port; `limiter-admin`, `metrics` and `otlp-http` are further ports of limiter and
-telemetry.
+"""Process to port; `limiter-admin`, `registry`, `metrics` and `otlp-http` are further ports of
+limiter, router and telemetry.
 
 A test compares them with deploy/services.yaml.
 """

@@ -7,8 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.rpc.peers.stream import open_channel
 from penstock.stack.stack import Stack
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
@@ -29,5 +29,5 @@ async def with_retries(stack: Stack) -> AsyncIterator[Stack]:
     """The same stack, whose `router` retries."""
     config = {"methodConfig": [{"name": [{"service": SERVICE}], "retryPolicy": RETRY_POLICY}]}
     options = [("grpc.service_config", json.dumps(config)), ("grpc.enable_retries", 1)]
-    async with grpc.aio.insecure_channel(stack.addresses["router"], options=options) as channel:
+    async with open_channel(stack.addresses["router"], stack.tls, options=options) as channel:
         yield replace(stack, router=router_pb2_grpc.RouterServiceStub(channel))

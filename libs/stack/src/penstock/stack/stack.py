@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -17,8 +18,11 @@ from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import CannotStart
+from penstock.service.service_tokens import TokenFile
 from penstock.service.store import socket_folder
+from penstock.service.tls_files import TlsSource
 from penstock.stack.following import processes_of
+from penstock.stack.identities import STAND_IN, write_identities
 from penstock.stack.instance_groups import LocalConfig, read_local_config
 from penstock.stack.local_fleet import LocalFleet
 from penstock.stack.log import LogStream
@@ -27,6 +31,7 @@ from penstock.stack.readiness import is_ready
 from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.supervisor import Supervisor
 from penstock.stack.workers import first_address
+from penstock.testkit.registered import InstanceIdentity
 
 TOKEN_FILE = "internal-token"
 INSTANCES_READY_S = 60.0
@@ -51,6 +56,19 @@ class Stack:
     def internal_token(self) -> str:
         """The secret of the internal ports."""
         return self.plan.token
+
+    @property
+    def tls(self) -> TlsSource | None:
+        """An operator's certificate; None for plaintext."""
+        return self.plan.tls
+
+    def registering(self) -> InstanceIdentity:
+        """What an instance that is served here proves itself with."""
+        identities = self.plan.identities
+        if identities is None:
+            return InstanceIdentity(self.internal_token)
+        tokens = TokenFile(identities.tokens_file("inference-onnx-quantized"))
+        return InstanceIdentity(self.internal_token, tokens, identities.tls(STAND_IN))
 
     def metadata(self, tenant: str) -> tuple[tuple[str, str], ...]:
         """The gRPC metadata of a tenant's calls."""
@@ -150,6 +168,7 @@ async def run_stack(
     layout: Layout = DEFAULT_LAYOUT,
     *,
     chat: bool = False,
+    tls: bool = False,
 ) -> AsyncIterator[WholeStack]:
     """Start a stack, yield it once it serves, and stop all its processes afterwards.
 
@@ -161,18 +180,21 @@ async def run_stack(
         log: takes the output of all processes.
         layout: which services share a process, and how many cells there are.
         chat: whether an instance of the chat model runs as well.
+        tls: whether all of it speaks TLS, by certificates of a development authority.
 
     Raises:
         BadConfig: the instances of the configuration cannot be read.
         CannotStart: a process refused to start or is not ready in time.
     """
     config = read_local_config(config_file, home)
+    token = internal_token(home)
+    identities = write_identities(home, token, tls=tls)
     plan = StackPlan(
         addresses=addresses,
         home=home,
         sockets=socket_folder(),
         config_file=config_file,
-        token=internal_token(home),
+        token=token,
         external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
         external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
         api_key=next(iter(keys.values()), ""),
@@ -181,22 +203,24 @@ async def run_stack(
         shape=layout.shape,
         workers=layout.workers,
         first_cell_address=first_address(os.environ),
+        identities=identities,
+        tls=identities.tls(),
     )
-    supervisor = Supervisor(log, is_ready)
+    supervisor = Supervisor(log, functools.partial(is_ready, tls=plan.tls))
     fleet = LocalFleet(supervisor, plan, log)
-    channel: grpc.aio.Channel | None = None
+    channels: list[grpc.aio.Channel] = []
     try:
         *stages, last = plan.service_stages()
         for stage in stages:
             await supervisor.start(stage)
         first = fleet.start(processes_of(plan, config, {}))
         await asyncio.gather(supervisor.start(last), first)
-        channel = open_channel(addresses["router"])
-        router = router_pb2_grpc.RouterServiceStub(channel)
-        registry = router_pb2_grpc.RegistryServiceStub(channel)
+        channels = [open_channel(addresses[name], plan.tls) for name in ("router", "registry")]
+        router = router_pb2_grpc.RouterServiceStub(channels[0])
+        registry = router_pb2_grpc.RegistryServiceStub(channels[1])
         yield WholeStack(plan, supervisor, router, keys, registry, fleet, config)
     finally:
-        if channel is not None:
+        for channel in channels:
             await channel.close()
         await supervisor.stop()
         shutil.rmtree(plan.sockets, ignore_errors=True)

@@ -33,7 +33,7 @@ async def fetch_trace(
     request = telemetry_pb2.GetTraceRequest(trace_id=trace_id)
     trace = telemetry_pb2.GetTraceResponse()
     end_s = time.monotonic() + TRACE_WAIT_S
-    async with open_channel(stack.addresses["telemetry"]) as channel:
+    async with open_channel(stack.addresses["telemetry"], stack.tls) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         while True:
             try:

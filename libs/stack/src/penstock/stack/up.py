@@ -34,11 +34,17 @@ ANNOUNCED = (
 
 
 async def up(
-    home: Path, config_file: Path, console: Console, layout: Layout = DEFAULT_LAYOUT
+    home: Path,
+    config_file: Path,
+    console: Console,
+    layout: Layout = DEFAULT_LAYOUT,
+    *,
+    tls: bool = False,
 ) -> None:
     """Run the stack until SIGINT or SIGTERM; both are handled from the first moment on.
 
-    The configuration is followed: see `following`. `layout` says which services share a process.
+    The configuration is followed: see `following`. `layout` says which services share a process,
+    `tls` whether they speak TLS.
 
     Raises:
         BadConfig: names every fault of the configuration.
@@ -52,7 +58,7 @@ async def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_requested.set)
     log = LogStream(console)
-    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log, layout))
+    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log, layout, tls))
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -81,6 +87,7 @@ async def _serve(
     console: Console,
     log: LogStream,
     layout: Layout,
+    tls: bool,
 ) -> NoReturn:
     """Start the stack, print where it answers, and run until a process gives up.
 
@@ -90,7 +97,8 @@ async def _serve(
         CannotStart: a process refused to start.
     """
     keys = {TENANT: os.environ.get("PENSTOCK_KEY", DEVELOPMENT_KEY)}
-    async with run_stack(addresses, home, config_file, keys, log, layout, chat=True) as stack:
+    running = run_stack(addresses, home, config_file, keys, log, layout, chat=True, tls=tls)
+    async with running as stack:
         await stack.wait_for_fleet()
         _announce(stack, console)
         follower = Follower(stack.plan, stack.config, stack.supervisor, stack.fleet, log)
@@ -129,10 +137,12 @@ def _read_again_on_sighup(follower: Follower) -> None:
 def _announce(stack: WholeStack, console: Console) -> None:
     places = {name: stack.addresses[name] for name in ANNOUNCED} | dict(stack.fleet.addresses)
     addresses = "  ".join(f"{name} [bold]{address}[/]" for name, address in places.items())
-    page = f"http://{stack.addresses['console']}/"
+    page = f"{'http' if stack.tls is None else 'https'}://{stack.addresses['console']}/"
     token = stack.plan.home / TOKEN_FILE
     console.print(f"\n[bold green]ready[/]  {addresses}")
     console.print(f"       console [bold]{page}[/]")
     has_key = accepts_key(stack.plan.config_file, DEVELOPMENT_KEY)
     key = f"API key [bold]{DEVELOPMENT_KEY}[/]" if has_key else "API keys of your configuration"
+    if stack.plan.identities is not None and stack.plan.identities.certificates is not None:
+        console.print(f"       TLS by the certificates in {stack.plan.identities.certificates}")
     console.print(f"       {key}   internal token in {token}   Ctrl-C stops everything\n")

@@ -6,6 +6,7 @@ from random import Random
 
 from penstock.hosting.outside import Outside, dialling, dialling_plainly
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.rpc.callers import OPERATOR
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.settings import ServiceSettings
 from penstock.service.store import open_store
@@ -20,9 +21,9 @@ def outside_for_tests(
     clock = clock or SystemClock()
     return Outside(
         telemetry,
-        dialling(settings, clock, telemetry),
+        dialling(OPERATOR, settings, clock, telemetry),
         clock,
         open_store,
         Random(SEED),
-        dialling_plainly(clock, telemetry),
+        dialling_plainly(settings, clock, telemetry),
     )

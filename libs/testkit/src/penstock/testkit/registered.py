@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.hosting.grpc_server import GrpcServer
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import Authenticator, services_only
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.rpc.registration import SERVICE as REGISTRY
 from penstock.rpc.registration import Registrar
+from penstock.service.service_tokens import SharedToken, Tokens
 from penstock.service.settings import ServiceSettings
+from penstock.service.tls_files import TlsFiles, TlsSource
 from penstock.tasks.kinds import numbers_of
 from penstock.testkit.instance import INFERENCE
 
@@ -57,23 +62,65 @@ class Registration:
         )
 
 
+@dataclass(frozen=True)
+class InstanceIdentity:
+    """What an instance proves itself with, and whom it believes.
+
+    Attributes:
+        token: an operator's, with which it registers.
+        tokens: of those that call it; None: they hold `token` too.
+        tls: its certificate; None for plaintext.
+    """
+
+    token: str
+    tokens: Tokens | None = None
+    tls: TlsSource | None = None
+
+    def settings(self) -> ServiceSettings:
+        """Of the instance's port."""
+        files = self.tls.files if self.tls is not None else TlsFiles()
+        return ServiceSettings(
+            listen="127.0.0.1:0",
+            drain_s=0,
+            tls_cert=files.certificate,
+            tls_key=files.key,
+            tls_ca=files.authorities,
+        )
+
+    def authenticator(self) -> Authenticator:
+        """Of those that call it."""
+        return services_only(INFERENCE, self.tokens or SharedToken(self.token))
+
+    def dial(self, address: str) -> UnaryPeer:
+        """A connection to the registry."""
+        channel = open_channel(address, self.tls, "router")
+        token = self.token if self.tls is None else ""
+        return UnaryPeer(channel, REGISTRY, token=token)
+
+
 @contextlib.asynccontextmanager
 async def registered_instance(
-    servicer: object, registration: Registration, router_address: str, token: str
+    servicer: object,
+    registration: Registration,
+    router_address: str,
+    identity: InstanceIdentity | str,
 ) -> AsyncIterator[None]:
     """Serve an InferenceService on a free port and keep it registered; leave and stop afterwards.
 
     Args:
         servicer: the InferenceService.
         registration: what the router is told.
-        router_address: `host:port` of the router.
-        token: the internal token of router and instance.
+        router_address: `host:port` of the router's registry.
+        identity: what it proves itself with; a text is the token that all services share.
     """
-    settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
-    endpoint = Endpoint(INFERENCE, servicer, internal(token))
+    if isinstance(identity, str):
+        identity = InstanceIdentity(identity)
+    settings = identity.settings()
+    endpoint = Endpoint(INFERENCE, servicer, identity.authenticator())
     server = GrpcServer(registration.id, settings, [endpoint])
     await server.start()
-    registrar = Registrar(router_address, registration.instance(server.address), token)
+    instance = registration.instance(server.address)
+    registrar = Registrar(router_address, instance, identity.token, dial=identity.dial)
     registrar.start()
     try:
         yield

@@ -10,7 +10,7 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service, reloading
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.settings import load_section
 
@@ -32,7 +32,8 @@ def build(settings: BatcherSettings, outside: Outside) -> Service:
         outside.clock,
         outside.telemetry,
     )
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token), uncopied=UNCOPIED)
+    authenticate = services_only(SERVICE, settings.tokens)
+    endpoint = Endpoint(SERVICE, servicer, authenticate, uncopied=UNCOPIED)
     port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     return Service(
         NAME,

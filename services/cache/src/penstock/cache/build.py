@@ -5,6 +5,7 @@ embedder.
 from __future__ import annotations
 
 import logging
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service, reloading
 from penstock.onnx.card import BadModel
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.current import Current
 from penstock.service.program import CannotStart
@@ -114,7 +115,7 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
     client = outside.open_store(settings.cache_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
-    endpoint = Endpoint(SERVICE, cache.servicer, internal(settings.internal_token))
+    endpoint = Endpoint(SERVICE, cache.servicer, services_only(SERVICE, settings.tokens))
 
     async def close() -> None:
         await cache.close()
@@ -138,7 +139,7 @@ def assemble(
     models: Models,
 ) -> Cache:
     """Make a cache on a store, with these models."""
-    secret = (settings.secret or settings.internal_token).encode()
+    secret = (settings.secret or secrets.token_hex(32)).encode()
     current = Current(section)
     entries = EntryStore(client, secret, section, outside.rng)
     semantic_cache = _semantic_cache(current, client, outside, models)

@@ -18,13 +18,26 @@ class CacheSettings(ServiceSettings):
         description="model that embeds prompts; empty: only exact answers are served",
     )
     secret: str = Field(
-        "", repr=False, description="secret of the keyed hashes; empty: the internal token"
+        "",
+        repr=False,
+        description="secret of the keyed hashes; empty: a new one at each start, and entries of an "
+        "earlier one are not found; the production profile needs it",
     )
     coalesce_ms: int = Field(
         30_000,
         ge=0,
         description="longest wait for the answer of an identical look-up in flight, milliseconds",
     )
+
+    def missing_in_production(self) -> list[str]:
+        """See ServiceSettings."""
+        if self.secret:
+            return []
+        problem = (
+            "PENSTOCK_CACHE_SECRET: the production profile needs a secret for the keys of entries; "
+            "set a long random one, the same for all caches of a store"
+        )
+        return [problem]
 
 
 class JudgeSection(Section):

@@ -33,7 +33,7 @@ def build(settings: ConsoleSettings, outside: Outside) -> Service:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_pages(clients, settings.refresh_s)
     ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
-    port = HttpPort(settings.listen, Guard(app, settings.console_token))
+    port = HttpPort(settings.listen, Guard(app, settings.console_token), tls=settings.tls)
     return Service(NAME, [port], close=clients.close)
 
 

@@ -37,7 +37,7 @@ class ServiceClients:
 
     def __init__(self, settings: ConsoleSettings, outside: Outside) -> None:
         bearer = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
-        router_channel = open_channel(settings.router_address)
+        router_channel = open_channel(settings.router_address, settings.tls)
         self._peers: dict[str, Peer] = {
             "telemetry": outside.dial(settings.telemetry_address, TELEMETRY),
             "router": UnaryPeer(router_channel, ROUTER, metadata=bearer, clock=outside.clock),

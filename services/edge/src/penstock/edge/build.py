@@ -25,7 +25,7 @@ def build(settings: EdgeSettings, outside: Outside) -> Service:
         None if store is None else RedisResponseStore(store, bounds(settings))
     )
     app = EdgeApp(router, responses, settings, outside.clock, outside.telemetry)
-    port = HttpPort(settings.listen, app, shared=bool(settings.cell))
+    port = HttpPort(settings.listen, app, shared=bool(settings.cell), tls=settings.tls)
 
     async def close() -> None:
         await router.close()

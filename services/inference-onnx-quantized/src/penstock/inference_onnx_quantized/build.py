@@ -23,7 +23,7 @@ from penstock.kserve.grpc_service import add_to
 from penstock.kserve.inference import DEFAULT_DEADLINE_S, Inference
 from penstock.onnx.card import BadModel
 from penstock.onnx.loading import load_model
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.service.program import CannotStart
@@ -49,7 +49,11 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
     servicer = InferenceServicer(settings, repository, threads, meter, clock, outside.telemetry)
     models = LoadedModels(settings, repository, servicer, clock)
     kserve = Inference(models, clock, DEFAULT_DEADLINE_S)
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    endpoint = Endpoint(
+        SERVICE,
+        servicer,
+        services_only(SERVICE, settings.tokens, address=lambda: settings.advertise or port.address),
+    )
     serves_kserve = settings.kserve != "off"
     port = GrpcServer(
         NAME,
@@ -61,9 +65,9 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
         clock=clock,
     )
     registration = Registration(
-        settings.router_address,
+        settings.registry_address or settings.router_address,
         lambda address: _instance(settings, servicer, address),
-        settings.internal_token,
+        outside.dial,
         clock,
         load=servicer.load,
         models=servicer.models,
@@ -96,6 +100,7 @@ def _http_ports(settings: InferenceSettings, kserve: Inference) -> list[Port]:
             app_of(kserve),
             "PENSTOCK_KSERVE_HTTP_LISTEN",
             shared=bool(settings.cell),
+            tls=settings.tls,
         )
     ]
 

@@ -33,6 +33,9 @@ class InferenceSettings(ServiceSettings):
     router_address: str = Field(
         "", description="address of the router to register with; empty: no registration"
     )
+    registry_address: str = Field(
+        "", description="the router's port for instances, where it has one; empty: router_address"
+    )
     batcher_address: str = Field(
         "", description="address of this instance's batcher; empty: the router's default"
     )
@@ -75,8 +78,14 @@ class InferenceSettings(ServiceSettings):
     )
     kserve: Literal["auto", "open", "token", "off"] = Field(
         "auto",
-        description="who may use the KServe v2 service: everybody (open), holders of the internal "
-        "token (token), nobody (off); auto: open on loopback or a socket, else token",
+        description="who may use the KServe v2 service: everybody (open), holders of "
+        "kserve_token (token), nobody (off); auto: open on loopback or a socket, else token",
+    )
+    kserve_token: str = Field(
+        "",
+        repr=False,
+        description="secret that callers of KServe v2 send where a token is needed; empty: nobody "
+        "may call",
     )
     kserve_http_listen: str = Field(
         "", description="host:port of KServe v2 over HTTP, for those who may use it; empty: none"
@@ -90,7 +99,7 @@ class InferenceSettings(ServiceSettings):
     _split = field_validator("models", "providers", mode="before")(split_commas)
 
     def kserve_needs_token(self) -> bool:
-        """Whether callers of the KServe v2 service must send the internal token."""
+        """Whether callers of the KServe v2 service must send `kserve_token`."""
         if self.kserve == "auto":
             return not self._is_local()
         return self.kserve == "token"

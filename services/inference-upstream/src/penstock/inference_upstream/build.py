@@ -13,7 +13,7 @@ from penstock.inference_upstream.adapters import ADAPTERS
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
 from penstock.inference_upstream.settings import Upstream, UpstreamSettings, UpstreamsSection
 from penstock.inference_upstream.transport.client import Client
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
 from penstock.service.settings import BadConfig, load_section
@@ -34,12 +34,16 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
     _check_tasks(upstream)
     client = Client(upstream, outside.telemetry)
     servicer = UpstreamServicer(client, outside.clock, outside.telemetry)
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    endpoint = Endpoint(
+        SERVICE,
+        servicer,
+        services_only(SERVICE, settings.tokens, address=lambda: settings.advertise or port.address),
+    )
     port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     registration = Registration(
-        settings.router_address,
+        settings.registry_address or settings.router_address,
         lambda address: _instance(settings, upstream, servicer, address),
-        settings.internal_token,
+        outside.dial,
         outside.clock,
         load=servicer.load,
     )

@@ -39,6 +39,9 @@ class UpstreamSettings(ServiceSettings):
     router_address: str = Field(
         "", description="address of the router to register with; empty: no registration"
     )
+    registry_address: str = Field(
+        "", description="the router's port for instances, where it has one; empty: router_address"
+    )
     batcher_address: str = Field(
         "", description="address of this instance's batcher; empty: the router's default"
     )

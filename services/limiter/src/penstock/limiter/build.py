@@ -21,7 +21,7 @@ from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.price_file import read_prices
 from penstock.prices.prices import PricesSection
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.durability import DURABLE_CLIENT_TIMEOUT_S, StoreFacts
 from penstock.service.program import CannotStart
@@ -63,7 +63,7 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
     endpoint = Endpoint(
         SERVICES["LimiterService"],
         limiter,
-        internal(settings.internal_token),
+        services_only(SERVICES["LimiterService"], settings.tokens),
         uncopied=UNCOPIED,
     )
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
@@ -93,7 +93,7 @@ def _other_ports(
         authenticate = operator_authenticator(settings.operators_by_secret())
         endpoint = Endpoint(SERVICES["LimiterAdminService"], admin, authenticate)
         own = settings.model_copy(update={"listen": settings.admin_listen})
-        yield GrpcServer("limiter-admin", own, [endpoint])
+        yield GrpcServer("limiter-admin", own, [endpoint], demands_certificate=False)
     if settings.envoy_listen:
         envoy = EnvoyServicer(limiter, store)
         yield GrpcServer(

@@ -31,6 +31,7 @@ from penstock.router.calls.holds import Holds
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
 from penstock.router.instances.backends import Backends
+from penstock.router.instances.ownership import Ownership
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
@@ -43,7 +44,7 @@ from penstock.router.runs.run_stream import RunStream
 from penstock.router.runs.runs import Runs
 from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, ShapeStage
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
 from penstock.service.current import Current
@@ -137,8 +138,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         Endpoint(ROUTER, servicer, keys.authenticate, public=True),
         Endpoint(
             REGISTRY,
-            RegistryServicer(settings, registry, clock),
-            internal(settings.internal_token),
+            RegistryServicer(settings, registry, clock, Ownership(store, clock)),
+            services_only(REGISTRY, settings.tokens),
         ),
     ]
     limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
@@ -148,14 +149,14 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     port = GrpcServer(
         NAME,
         settings,
-        endpoints,
+        endpoints[:1] if settings.registry_listen else endpoints,
         foreign=[lambda server: add_to(server, kserve)],
         foreign_names=[KSERVE],
         tracer=telemetry,
         clock=clock,
         limits=limits,
     )
-    ports = [*_http_ports(settings, kserve), port]
+    ports = [*_http_ports(settings, kserve), *_registry_port(settings, endpoints[1]), port]
     background = Background()
 
     async def open_() -> None:
@@ -193,6 +194,14 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     return Router(service, registry, selection, models, pipeline)
 
 
+def _registry_port(settings: RouterSettings, registry: Endpoint) -> list[Port]:
+    """The port of instances and scalers, apart from that of clients where it is set."""
+    if not settings.registry_listen:
+        return []
+    own = settings.model_copy(update={"listen": settings.registry_listen})
+    return [GrpcServer("router-registry", own, [registry])]
+
+
 def _http_ports(settings: RouterSettings, kserve: Inference) -> list[Port]:
     """The port of KServe over HTTP, where there is to be one; only then is its library loaded."""
     if not settings.kserve_http_listen:
@@ -206,6 +215,7 @@ def _http_ports(settings: RouterSettings, kserve: Inference) -> list[Port]:
             app_of(kserve),
             "PENSTOCK_KSERVE_HTTP_LISTEN",
             shared=bool(settings.cell),
+            tls=settings.tls,
         )
     ]
 

@@ -31,11 +31,19 @@ class RouterSettings(ServiceSettings):
     listen: str = Field(
         "127.0.0.1:7070", description="address to serve on: host:port or unix:/path"
     )
+    registry_listen: str = Field(
+        "",
+        description="address for instances and scalers, apart from that of clients; empty: the "
+        "same; over TLS they need it, since clients show no certificate",
+    )
     batcher_address: str = Field(
         "", description="batcher for instances that name none; empty: instances are called directly"
     )
     cache_address: str = Field("", description="cache to ask first; empty: none")
     limiter_address: str = Field("", description="limiter to ask first; empty: none")
+    allow_no_limits: bool = Field(
+        False, description="true: the production profile starts without a limiter"
+    )
     limiter_loss: Literal["closed", "open"] = Field(
         "closed",
         description="when the limiter cannot be reached and no lease is left: refuse, or let pass "
@@ -134,6 +142,16 @@ class RouterSettings(ServiceSettings):
         if priority == common_pb2.PRIORITY_CRITICAL:
             return math.inf
         return limits.get(priority, self.normal_queue_ms) / 1e3
+
+    def missing_in_production(self) -> list[str]:
+        """See ServiceSettings."""
+        if self.limiter_address or self.allow_no_limits:
+            return []
+        problem = (
+            "PENSTOCK_LIMITER_ADDRESS: the production profile needs limits; set it, or "
+            "PENSTOCK_ALLOW_NO_LIMITS=true"
+        )
+        return [problem]
 
 
 class KeySection(Section):

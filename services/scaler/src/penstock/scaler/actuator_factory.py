@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Sequence
 
 from penstock.scaler.actuate.actuator import Actuator, Drain, DryRun
 from penstock.scaler.actuate.aws import AutoScalingGroups
 from penstock.scaler.actuate.kubernetes import KubernetesScale
-from penstock.scaler.actuate.local_processes import LocalProcesses
+from penstock.scaler.actuate.local_processes import LocalProcesses, is_serving
 from penstock.scaler.actuator_settings import (
     AwsActuator,
     AwsSpotActuator,
@@ -25,6 +26,7 @@ from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.scaler.spot.solver import SolverSettings
 from penstock.service.clock import Clock
 from penstock.service.cpus import usable_cpus
+from penstock.service.tls_files import TlsSource
 
 
 def with_local_pool(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[PoolConfig]:
@@ -62,17 +64,23 @@ def _as_local(pool: PoolConfig, settings: ScalerSettings) -> PoolConfig:
 
 
 def make_actuator(
-    pool: PoolConfig, clock: Clock, drain: Drain | None, store: StateStore | None = None
+    pool: PoolConfig,
+    clock: Clock,
+    drain: Drain | None,
+    store: StateStore | None = None,
+    tls: TlsSource | None = None,
 ) -> Actuator:
     """Return the actuator of a pool.
 
     Args:
         drain: called before an instance is stopped.
         store: where a spot fleet keeps what it learns.
+        tls: the scaler's certificate, to ask instances for their health; None for plaintext.
     """
     match pool.actuator:
         case ProcessActuator() as config:
-            return LocalProcesses(pool.name, config, clock, drain=drain)
+            probe = functools.partial(is_serving, tls=tls)
+            return LocalProcesses(pool.name, config, clock, drain=drain, probe=probe)
         case KubernetesActuator() as config:
             return KubernetesScale(config)
         case AwsActuator() as config:

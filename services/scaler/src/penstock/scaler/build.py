@@ -13,7 +13,7 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside, dial_all
 from penstock.hosting.service import Port, Service
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import Peer
 from penstock.scaler.actuator_factory import make_actuator, with_local_pool
@@ -50,7 +50,7 @@ def build(settings: ScalerSettings, outside: Outside) -> Service:
     store = ScalerStore(client, secrets.token_hex(8))
     autoscaler = _autoscaler(settings, outside, store, peers)
     servicer = ScalerServicer(autoscaler, clock)
-    endpoint = Endpoint(SCALER, servicer, internal(settings.internal_token))
+    endpoint = Endpoint(SCALER, servicer, services_only(SCALER, settings.tokens))
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=clock)
     background = Background()
 
@@ -97,13 +97,14 @@ def _autoscaler(
     settings: ScalerSettings, outside: Outside, store: ScalerStore, peers: Peers
 ) -> Autoscaler:
     clock = outside.clock
-    registry = peers.connect(settings.router_address, REGISTRY)
+    registry = peers.connect(settings.registry_address or settings.router_address, REGISTRY)
     drainer = Drainer(registry, clock) if registry is not None else None
     drain = drainer.drain if drainer is not None else None
     section = load_section(settings.config_file, "scaling", ScalingSection)
     pools = []
     for config in with_local_pool(section.pools, settings):
-        actuator = make_actuator(config, clock, drain, store.offerings_state(config.name))
+        state = store.offerings_state(config.name)
+        actuator = make_actuator(config, clock, drain, state, settings.tls)
         pool = Pool(PoolPlanner(config), actuator)
         pool.register_gauges(outside.telemetry)
         pools.append(pool)

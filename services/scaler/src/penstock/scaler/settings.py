@@ -39,6 +39,9 @@ class ScalerSettings(ServiceSettings):
         "", description="telemetry to read calls and tokens from; empty: demand must be reported"
     )
     router_address: str = Field("", description="router to drain instances at; empty: none")
+    registry_address: str = Field(
+        "", description="the router's port for scalers, where it has one; empty: router_address"
+    )
     local_pool: str = Field(
         "", description="pool without an actuator to run as local processes; empty: none"
     )

@@ -5,6 +5,7 @@ Telemetry records no spans of itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2
@@ -14,7 +15,7 @@ from penstock.hosting.http_port import HttpPort
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
 from penstock.otel.process_metrics import boot_id
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
 from penstock.service.clock import Clock
@@ -59,7 +60,7 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
     forward = forwarder.enqueue if forwarder is not None else None
     receiver = ExportReceiver(store, content, forward, settings.telemetry_pending_spans)
     servicer = TelemetryServicer(store, forwarder)
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    endpoint = Endpoint(SERVICE, servicer, services_only(SERVICE, settings.tokens))
     background = Background()
 
     async def open_() -> None:
@@ -89,12 +90,13 @@ def _http_ports(
     settings: TelemetrySettings, store: TelemetryStore, receiver: ExportReceiver
 ) -> Iterator[Port]:
     """The ports of scrapers and of OTLP over HTTP, where they are set."""
+    port = functools.partial(HttpPort, tls=settings.tls, demands_certificate=True)
     if settings.prometheus_listen:
         app = metrics_app(store)
-        yield HttpPort(settings.prometheus_listen, app, "PENSTOCK_PROMETHEUS_LISTEN")
+        yield port(settings.prometheus_listen, app, "PENSTOCK_PROMETHEUS_LISTEN")
     if settings.otlp_http_listen:
         app = otlp_app(receiver)
-        yield HttpPort(settings.otlp_http_listen, app, "PENSTOCK_OTLP_HTTP_LISTEN")
+        yield port(settings.otlp_http_listen, app, "PENSTOCK_OTLP_HTTP_LISTEN")
 
 
 def _own_port(

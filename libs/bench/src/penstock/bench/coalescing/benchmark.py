@@ -132,7 +132,7 @@ async def _replay(folder: Path, requests: Sequence[str], rng: random.Random) -> 
     async with embedded_store(folder / "redis") as url:
         client = open_store(url)
         clock = SystemClock()
-        settings = CacheSettings(internal_token="bench")
+        settings = CacheSettings(secret="bench")
         outside = outside_for_tests(settings)
         cache = assemble(settings, CacheSection(), client, outside, Models())
         lookups = [

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bench.fault_suite.logs import FUZZ, MUTANTS, OVERLOAD, SIMULATION, SOAK, rows
+from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Number, Result
-from penstock.bench.standards.cases import run_cases
 
 PARTS = ("tests", "logs")
 MARK = "fault"
@@ -61,7 +61,7 @@ def run(options: Options) -> Result:
 
 
 def _tests(folder: Path) -> Figures:
-    cases = run_cases(folder, MARK)
+    cases = run_marked(MARK, folder)
     return {
         "tests_of_26": len(cases.passed),
         "faults_failed": len(cases.failed),

@@ -28,6 +28,7 @@ async def measure(folder: Path, entries: int) -> float:
                 "PENSTOCK_CACHE_URL": url,
                 "PENSTOCK_LISTEN": address,
                 "PENSTOCK_INTERNAL_TOKEN": "token-of-the-fault-benchmark",
+                "PENSTOCK_CACHE_SECRET": "secret-of-the-fault-benchmark",
                 "PENSTOCK_OTLP_ENDPOINT": "",
                 "PENSTOCK_LOG_LEVEL": "error",
                 "PENSTOCK_HOME": str(folder / "home"),

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
-from penstock.rpc.auth import internal
+from penstock.rpc.auth import services_only
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import OK
 from penstock.service.program import loop_factory
+from penstock.service.service_tokens import SharedToken
 from penstock.service.settings import ServiceSettings
 from penstock.testkit.instance import INFERENCE, EmptyInstance
 
@@ -75,10 +78,18 @@ class EchoAddresses:
 
 
 @contextlib.contextmanager
-def echo_process() -> Iterator[EchoAddresses]:
-    """Run both servers in a child process, which ends when its standard input is closed."""
+def echo_process(tls_dir: Path | None = None) -> Iterator[EchoAddresses]:
+    """Run both servers in a child process, which ends when its standard input is closed.
+
+    Args:
+        tls_dir: certificate of the one with our Endpoint; None for plaintext.
+    """
     command = [sys.executable, "-m", "penstock.bench.harness.echo"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    own = {"PENSTOCK_TLS_DIR": str(tls_dir)} if tls_dir is not None else {}
+    environment = {**os.environ, **own}
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert child.stdout is not None and child.stdin is not None
     try:
         bare, endpoint = child.stdout.readline().split()
@@ -94,7 +105,7 @@ async def _serve() -> None:
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(_BareServicer(), bare)
     port = bare.add_insecure_port("127.0.0.1:0")
     await bare.start()
-    endpoint = Endpoint(INFERENCE, _EchoInstance(), internal(TOKEN))
+    endpoint = Endpoint(INFERENCE, _EchoInstance(), services_only(INFERENCE, SharedToken(TOKEN)))
     server = GrpcServer("echo", ServiceSettings(listen="127.0.0.1:0"), [endpoint])
     await server.start()
     print(f"127.0.0.1:{port} {server.address}", flush=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
+from penstock.service.tls_files import TlsSource
 from penstock.stack.log import LogStream
 from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
@@ -20,9 +22,12 @@ def home_folder() -> Path:
 
 
 @contextlib.asynccontextmanager
-async def supervised() -> AsyncIterator[Supervisor]:
-    """A supervisor that logs nothing; everything that it started is stopped at the end."""
-    supervisor = Supervisor(LogStream(Console(quiet=True)), is_ready)
+async def supervised(tls: TlsSource | None = None) -> AsyncIterator[Supervisor]:
+    """A supervisor that logs nothing; everything that it started is stopped at the end.
+
+    `tls` is a certificate with which to ask for readiness; None for plaintext.
+    """
+    supervisor = Supervisor(LogStream(Console(quiet=True)), functools.partial(is_ready, tls=tls))
     try:
         yield supervisor
     finally:

@@ -22,6 +22,7 @@ BENCHMARKS: tuple[str, ...] = (
     "runs",
     "semantic-cache",
     "scaling",
+    "security",
     "serving",
     "spot",
     "standards",

@@ -20,9 +20,11 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
+from penstock.stack.identities import STAND_IN, Identities
 from penstock.stack.plan import StackPlan
 from penstock.stack.shapes import Shape
 from penstock.stack.stack import Stack
+from penstock.testkit.registered import InstanceIdentity
 
 TENANT = "bench"
 KEY = "psk-overhead"
@@ -51,9 +53,18 @@ def miss_of(stack: Stack) -> Send:
 
 @contextlib.asynccontextmanager
 async def instant_stack(
-    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes", workers: int = 1
+    echo: EchoAddresses,
+    *,
+    traced: bool,
+    shape: Shape = "processes",
+    workers: int = 1,
+    identities: Identities | None = None,
 ) -> AsyncIterator[Stack]:
-    """All deciding services as processes, with the instant model registered."""
+    """All deciding services as processes, with the instant model registered.
+
+    With `identities`, over TLS; the instant model has to speak it too.
+    """
+    tls = identities.tls(STAND_IN) if identities is not None else None
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         folder = Path(name)
         config = folder / "penstock.yaml"
@@ -68,11 +79,13 @@ async def instant_stack(
             profile="production",
             shape=shape,
             workers=workers,
+            identities=identities,
+            tls=tls,
         )
-        async with supervised() as supervisor:
+        async with supervised(tls) as supervisor:
             for stage in plan.request_path(traced=traced):
                 await supervisor.start(stage)
-            async with open_channel(plan.addresses["router"]) as channel:
+            async with open_channel(plan.addresses["router"], tls) as channel:
                 stub = router_pb2_grpc.RouterServiceStub(channel)
                 stack = Stack(plan, supervisor, stub, {TENANT: KEY})
                 registrar = _registrar(plan, echo)
@@ -89,7 +102,9 @@ def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
     instance = router_pb2.Instance(
         id="instant", address=echo.endpoint, models=[model], concurrency=CONCURRENCY
     )
-    return Registrar(plan.addresses["router"], instance, TOKEN, common_pb2.LoadReport)
+    identity = InstanceIdentity(TOKEN, tls=plan.tls)
+    address = plan.addresses["registry"]
+    return Registrar(address, instance, TOKEN, common_pb2.LoadReport, dial=identity.dial)
 
 
 def processes_in(home: Path) -> Iterator[int]:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.bench.kserve.conformance import run_conformance
 from penstock.bench.standards.background import seen_background
-from penstock.bench.standards.cases import run_cases
 from penstock.bench.standards.content import FAMILIES, leaked_families
 from penstock.bench.standards.cpu import cpu_us_per_span, median_and_interval
 from penstock.bench.standards.prometheus import program
@@ -74,14 +74,14 @@ def _notes(figures: Mapping[str, Number]) -> tuple[str, ...]:
 
 
 def _cases(_quick: bool) -> Part:
-    found = run_cases()
+    found = run_marked("standard_case")
     figures = {
         "cases": len(found.passed) + len(found.failed),
         "cases_failed": len(found.failed),
         "case_tests": found.tests,
     }
     rows = [
-        (str(number), outcome)
+        (number, outcome)
         for outcome, numbers in (
             ("passed", found.passed),
             ("failed", found.failed),

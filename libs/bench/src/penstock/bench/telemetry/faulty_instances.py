@@ -220,7 +220,7 @@ async def faulty_instances(stack: Stack, rng: random.Random) -> AsyncIterator[Fa
         for servicer, registration in instances.registrations:
             await running.enter_async_context(
                 registered_instance(
-                    servicer, registration, stack.addresses["router"], stack.internal_token
+                    servicer, registration, stack.addresses["registry"], stack.registering()
                 )
             )
         yield instances

@@ -30,19 +30,41 @@ SHAPES = ("cell", "processes")
     f"[default: {DEFAULT_CONFIG}]",
 )
 @click.option("--shape", type=click.Choice(SHAPES), help="which services share a process")
-def up(config: Path | None, shape: str | None) -> None:
+@click.option("--tls", is_flag=True, help="speak TLS, by certificates of a development authority")
+def up(config: Path | None, shape: str | None, tls: bool) -> None:
     """Run every service here until Ctrl-C."""
     chosen = ["--config", str(config)] if config else []
-    become(STACK, ["up", *chosen, *(["--shape", shape] if shape else [])])
+    become(STACK, ["up", *chosen, *_layout(shape, tls)])
 
 
 @click.command(cls=Command)
 @click.option("--shape", type=click.Choice(SHAPES), help="which services share a process")
-def demo(shape: str | None) -> None:
+@click.option("--tls", is_flag=True, help="speak TLS, by certificates of a development authority")
+def demo(shape: str | None, tls: bool) -> None:
     """Send 400 agent requests to services on free ports, and show what each service does."""
     as_json = session_of(click.get_current_context()).output.as_json
     flags = ["--json"] if as_json else []
-    become(STACK, ["demo", *flags, *(["--shape", shape] if shape else [])])
+    become(STACK, ["demo", *flags, *_layout(shape, tls)])
+
+
+def _layout(shape: str | None, tls: bool) -> list[str]:
+    return [*(["--shape", shape] if shape else []), *(["--tls"] if tls else [])]
+
+
+@click.group(cls=Group)
+def certs() -> None:
+    """Certificates for development."""
+
+
+@certs.command("dev")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="folder  [default: $PENSTOCK_HOME/tls]",
+)
+def certs_dev(out: Path | None) -> None:
+    """Make an authority, and certificates for each service and an operator of this machine."""
+    become(STACK, ["certs", *(["--out", str(out)] if out else [])])
 
 
 @click.group(cls=Group)

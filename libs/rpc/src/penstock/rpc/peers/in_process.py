@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from penstock.rpc.auth import TOKEN_KEY, Metadata
+from penstock.rpc.auth import TOKEN_KEY, CallerMetadata
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import Dispatcher, PendingCall, Rpc, check_fits, rpcs_of
 from penstock.rpc.endpoint import Endpoint, item_call
@@ -78,7 +78,7 @@ class LocalEndpoint:
         self.is_open = False
         await cancel_all(self._work)
 
-    async def call_of(self, metadata: Metadata, call: Call) -> Call:
+    async def call_of(self, metadata: CallerMetadata, call: Call) -> Call:
         """The call of whoever sends this metadata: an internal endpoint believes what it says.
 
         Raises:
@@ -110,6 +110,7 @@ class InProcessPeer:
     Args:
         find: the endpoint, or None while it is not there; asked for each call.
         token: the internal token, for internal endpoints.
+        caller: the calling service, which the process vouches for as a certificate would.
         tracer: the calling service's own.
     """
 
@@ -122,11 +123,13 @@ class InProcessPeer:
         clock: Clock | None = None,
         tracer: Tracer = NO_TRACER,
         metadata: tuple[tuple[str, str], ...] = (),
+        caller: str = "",
     ) -> None:
         self._rpcs = rpcs_of(service)
         self._name = service.full_name
         self._find = find
-        self._metadata = dict((*metadata, *(((TOKEN_KEY, token),) if token else ())))
+        self._metadata = CallerMetadata((*metadata, *(((TOKEN_KEY, token),) if token else ())))
+        self._metadata.names = frozenset({caller} if caller else ())
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._closed = False
@@ -137,7 +140,8 @@ class InProcessPeer:
         own.
         """
         view = copy.copy(self)
-        view._metadata = {**self._metadata, **dict(metadata)}
+        view._metadata = CallerMetadata({**self._metadata, **dict(metadata)})
+        view._metadata.names = self._metadata.names
         return view
 
     @property

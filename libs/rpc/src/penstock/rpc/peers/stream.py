@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -13,9 +13,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
+from penstock.rpc.credentials import RenewingChannel
 from penstock.rpc.peers.item_stream_peer import ItemStreamPeer
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
+from penstock.service.tls_files import TlsSource
 
 NO_PROXY = ("grpc.enable_http_proxy", 0)
 """An `http_proxy` in the environment is for the web, not for addresses of ours."""
@@ -61,9 +63,25 @@ class Peer(Protocol):
         ...
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to `host:port` or `unix:/path` with the settings of every internal hop."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def open_channel(
+    address: str,
+    tls: TlsSource | None = None,
+    expected_name: str = "",
+    options: Sequence[tuple[str, Any]] = (),
+) -> grpc.aio.Channel:
+    """A channel to `host:port` or `unix:/path` with the settings of every internal hop.
+
+    Args:
+        address: where the server is.
+        tls: own certificate and whom the server's must come from; None for plaintext.
+        expected_name: the name that the server's certificate must have; empty: that of the address.
+        options: of gRPC, beside those of every hop.
+    """
+    every = (*CHANNEL_OPTIONS, *options)
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=every)
+    named = (("grpc.ssl_target_name_override", expected_name),) if expected_name else ()
+    return RenewingChannel(address, tls, (*every, *named))
 
 
 def connect(
@@ -74,6 +92,8 @@ def connect(
     clock: Clock | None = None,
     tracer: Tracer = NO_TRACER,
     metadata: tuple[tuple[str, str], ...] = (),
+    tls: TlsSource | None = None,
+    expected_name: str = "",
 ) -> Peer:
     """A peer over one long-lived multiplexed stream, opened with the first call and again after it
     breaks.
@@ -83,6 +103,8 @@ def connect(
         service: the service's descriptor; it must declare `Exchange`.
         token: the internal token, for internal ports.
         metadata: sent when the stream opens, such as `authorization` for a public endpoint.
+        tls, expected_name: see `open_channel`.
     """
     sent = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
-    return ItemStreamPeer(open_channel(address), service, sent, clock or SystemClock(), tracer)
+    channel = open_channel(address, tls, expected_name)
+    return ItemStreamPeer(channel, service, sent, clock or SystemClock(), tracer)

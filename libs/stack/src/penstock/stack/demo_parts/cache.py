@@ -61,7 +61,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     instance = IntentInstance(intents)
     traffic = Traffic(stack, intents)
     async with registered_instance(
-        instance, REGISTRATION, stack.addresses["router"], stack.internal_token
+        instance, REGISTRATION, stack.addresses["registry"], stack.registering()
     ):
         await stack.wait_for_instances(MODEL, 1, traffic.tenant)
         different = await traffic.send(texts, namespace, CALLERS)

@@ -42,7 +42,7 @@ Metadata = tuple[tuple[str, str], ...]
 async def run(stack: Stack, console: Console) -> dict[str, float]:
     """Send 120 steps of one run against a budget of 900 tokens an hour."""
     metadata = (("authorization", f"Bearer {stack.internal_token}"),)
-    async with open_channel(stack.addresses["limiter-admin"]) as channel:
+    async with open_channel(stack.addresses["limiter-admin"], stack.tls) as channel:
         admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
         await _reset(admin, metadata)
         refusals, tokens = await _spend(stack)

@@ -79,8 +79,8 @@ async def _instances(stack: Stack) -> AsyncIterator[dict[str, SleepingInstance]]
                 registered_instance(
                     instance,
                     Registration(name, MODEL),
-                    stack.addresses["router"],
-                    stack.internal_token,
+                    stack.addresses["registry"],
+                    stack.registering(),
                 )
             )
         yield instances

@@ -92,7 +92,7 @@ async def run(stack: Stack, console: Console, starting: Starting) -> dict[str, f
         console.print(f"[red]{POOL}-2 did not start in time[/]")
     else:
         console.print(f"{POOL}-2 served {took_s:.1f} s after the report, before the peak")
-    async with open_channel(stack.addresses["scaler"]) as channel:
+    async with open_channel(stack.addresses["scaler"], stack.tls) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
         forecast = await scaler.GetForecast(
             scaler_pb2.GetForecastRequest(pool=POOL), metadata=metadata
@@ -114,7 +114,7 @@ async def _start_before_peak(stack: Stack) -> float | None:
     """Report the history; the seconds until a second instance serves, None where none does."""
     metadata = ((TOKEN_KEY, stack.internal_token),)
     report = scaler_pb2.ReportDemandRequest(pool=POOL, samples=_history())
-    async with open_channel(stack.addresses["scaler"]) as channel:
+    async with open_channel(stack.addresses["scaler"], stack.tls) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
         await scaler.ReportDemand(report, metadata=metadata, timeout=10)
     reported_s = time.monotonic()

@@ -59,7 +59,7 @@ class FlakyInstance(SleepingInstance):
 async def run(stack: Stack, console: Console) -> dict[str, float]:
     """Show the savings ledger and the critical path, cause errors, wait for the incident."""
     metadata = ((TOKEN_KEY, stack.internal_token),)
-    async with open_channel(stack.addresses["telemetry"]) as channel:
+    async with open_channel(stack.addresses["telemetry"], stack.tls) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         savings = await telemetry.GetSavings(telemetry_pb2.GetSavingsRequest(), metadata=metadata)
         path = await telemetry.GetCriticalPath(
@@ -110,7 +110,7 @@ async def _cause_errors(stack: Stack) -> None:
     instance = FlakyInstance()
     tenant = next(iter(stack.keys))
     async with registered_instance(
-        instance, REGISTRATION, stack.addresses["router"], stack.internal_token
+        instance, REGISTRATION, stack.addresses["registry"], stack.registering()
     ):
         await stack.wait_for_instances(MODEL, 1, tenant)
         await _send(stack, tenant, GOOD_CALLS)

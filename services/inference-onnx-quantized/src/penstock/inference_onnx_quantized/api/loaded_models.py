@@ -39,20 +39,20 @@ class LoadedModels:
         servicer: InferenceServicer,
         clock: Clock,
     ) -> None:
-        self._token = settings.internal_token if settings.kserve_needs_token() else ""
+        self._token = settings.kserve_token if settings.kserve_needs_token() else None
         self._repository = repository
         self._servicer = servicer
         self._trailer = LoadTrailer(servicer.load, clock)
         self.version = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
     def caller(self, metadata: Metadata) -> Call:
-        """Anybody, or whoever sends the internal token."""
-        if self._token:
+        """Anybody, or whoever sends the token; nobody where there is none to be sent."""
+        if self._token is not None:
             sent = metadata.get(TOKEN_KEY, "")
             sent_bytes = sent.encode() if isinstance(sent, str) else sent
-            if not hmac.compare_digest(sent_bytes, self._token.encode()):
+            if not self._token or not hmac.compare_digest(sent_bytes, self._token.encode()):
                 raise unauthenticated(
-                    f"this port is internal; send the internal token in the header {TOKEN_KEY}"
+                    f"KServe v2 needs PENSTOCK_KSERVE_TOKEN here; send it in the header {TOKEN_KEY}"
                 )
         parent = metadata.get("traceparent", "")
         return Call(traceparent=parent if isinstance(parent, str) else "")

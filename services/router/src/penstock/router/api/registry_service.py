@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.api.scoreboard import state_of
+from penstock.router.instances.ownership import Ownership
 from penstock.router.instances.registry import Registry
 from penstock.router.requests.resolved import MAX_NAME_BYTES
 from penstock.router.settings import RouterSettings
@@ -24,13 +25,21 @@ MAX_SCALED = 1000
 class RegistryServicer:
     """penstock.api.router.v1.RegistryService."""
 
-    def __init__(self, settings: RouterSettings, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: RouterSettings,
+        registry: Registry,
+        clock: Clock,
+        ownership: Ownership | None = None,
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._clock = clock
+        self._ownership = ownership or Ownership(None, clock)
 
     async def Register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
         check_instance(request.instance)
+        await self._ownership.claim(request.instance.id, call.caller)
         await self._registry.register(request.instance)
         return pb.RegisterResponse(
             heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
@@ -39,11 +48,13 @@ class RegistryServicer:
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
         check_models(request.models, "models")
+        await self._ownership.check(request.instance_id, call.caller)
         known = await self._registry.heartbeat(request.instance_id, request.load, request.models)
         state = state_of(self._registry.members.get(request.instance_id), self._clock.monotonic())
         return pb.HeartbeatResponse(register_again=not known, state=state)
 
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
+        await self._ownership.check(request.instance_id, call.caller)
         in_flight = await self._registry.drain(request.instance_id, request.deregister)
         if in_flight is None:
             raise not_found("instance_id", f"{request.instance_id!r} is not registered")

@@ -18,6 +18,7 @@ from penstock.scaler.actuate.actuator import Drain, FleetStatus, wait_for_replac
 from penstock.scaler.actuator_settings import ProcessActuator
 from penstock.service.child_process import die_with_parent
 from penstock.service.clock import Clock
+from penstock.service.tls_files import TlsSource
 
 log = logging.getLogger(__name__)
 
@@ -177,9 +178,9 @@ def free_port() -> int:
         return int(holder.getsockname()[1])
 
 
-async def is_serving(address: str) -> bool:
+async def is_serving(address: str, tls: TlsSource | None = None) -> bool:
     """Return whether the health check of the gRPC server at this address says SERVING."""
-    async with open_channel(address) as channel:
+    async with open_channel(address, tls) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=PROBE_TIMEOUT_S
