@@ -31,7 +31,9 @@ async def texts_and_hashes(client: redis.asyncio.Redis) -> list[Any]:
         await client.hdel("h", "x", "y"),
         await client.exists("h"),
         await client.getdel("a"),
-        await client.get("a"),
+        await client.set("a", 1, nx=True, ex=9),
+        await client.set("a", 2, nx=True),
+        await client.getex("a", ex=9),
     ]
 
 

@@ -236,12 +236,24 @@ class StoreModel(StreamCommands):
     def _strlen(self, key: str) -> int:
         return len(self._get(key) or "")
 
-    def _set(self, key: str, value: str, *options: str) -> str:
+    def _set(self, key: str, value: str, *options: str) -> str | None:
+        given = [option.upper() for option in options]
+        if "NX" in given and self._is_alive(key):
+            return None
         self._values[key] = value
         self._expires_ms.pop(key, None)
-        if options and options[0].upper() == "PX":
-            self._pexpire(key, options[1])
+        self._expire_as(key, given)
         return OK
+
+    def _getex(self, key: str, *options: str) -> str | None:
+        self._expire_as(key, [option.upper() for option in options])
+        return self._get(key)
+
+    def _expire_as(self, key: str, options: Sequence[str]) -> None:
+        """Let a key expire as the options PX or EX say."""
+        for name, unit_ms in (("PX", 1), ("EX", 1_000)):
+            if name in options:
+                self._pexpire(key, str(int(options[options.index(name) + 1]) * unit_ms))
 
     def _incrby(self, key: str, amount: str) -> int:
         value = int(self._get(key) or 0) + int(amount)
