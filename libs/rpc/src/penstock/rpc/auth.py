@@ -19,18 +19,23 @@ Authenticator = Callable[[Metadata], Call | Awaitable[Call]]
 """Makes the Call of whoever sent this metadata, or raises UNAUTHENTICATED."""
 
 
+def holds_token(metadata: Metadata, token: str) -> bool:
+    """Whether the metadata has the internal token, compared in constant time; an empty one is never
+    held.
+    """
+    given = metadata.get(TOKEN_KEY, "")
+    packed = given.encode() if isinstance(given, str) else given
+    return bool(token) and hmac.compare_digest(packed, token.encode())
+
+
 def internal(token: str, clock: Clock | None = None) -> Authenticator:
     """An authenticator for callers that hold the internal token, compared in constant time; the
     context that comes with the call is believed.
     """
     ticking = clock or SystemClock()
-    expected = token.encode()
 
     def authenticate(metadata: Metadata) -> Call:
-        given = metadata.get(TOKEN_KEY, "")
-        if not expected or not hmac.compare_digest(
-            given.encode() if isinstance(given, str) else given, expected
-        ):
+        if not holds_token(metadata, token):
             raise unauthenticated("this port is internal; it needs the internal token")
         packed = metadata.get(CONTEXT_KEY)
         if packed is None:

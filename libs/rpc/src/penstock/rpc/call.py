@@ -54,6 +54,10 @@ class Call(NamedTuple):
     deadline_s: float = math.inf
     traceparent: str = ""
     tracestate: str = ""
+    is_translated: bool = False
+    """Whether one of our services translated the request from another protocol; known where it
+    arrives, and not sent to the next hop.
+    """
 
     def remaining_s(self, now: float) -> float:
         """Seconds left; 0 or less when the time is up, infinite without a deadline."""

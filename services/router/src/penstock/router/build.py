@@ -24,6 +24,7 @@ from penstock.router.admission.unlimited import CeilingAdmission
 from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
+from penstock.router.api.translating_callers import marking_services
 from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.calls.attempts import Attempts
 from penstock.router.calls.handler import CallHandler
@@ -134,7 +135,12 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shared.jobs if shared is not None else None,
     )
     endpoints = [
-        Endpoint(ROUTER, servicer, keys.authenticate, public=True),
+        Endpoint(
+            ROUTER,
+            servicer,
+            marking_services(keys.authenticate, settings.internal_token),
+            public=True,
+        ),
         Endpoint(
             REGISTRY,
             RegistryServicer(settings, registry, clock),
