@@ -108,7 +108,8 @@ def test_every_pod_is_probed_at_its_own_port(documents: list[Document]) -> None:
                 assert probe["grpc"]["port"] == entry.port
             else:
                 (port_name,) = (row["name"] for row in container["ports"])
-                assert probe["tcpSocket"]["port"] == port_name
+                way = "httpGet" if "httpGet" in probe else "tcpSocket"
+                assert probe[way]["port"] == port_name
 
 
 def test_every_pod_runs_unprivileged(documents: list[Document]) -> None:

@@ -19,7 +19,7 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell_port import CellPort
 from penstock.hosting.life import serving, signals_to
 from penstock.hosting.local_services import LocalServices
-from penstock.hosting.outside import Outside, dialling, telemetry_of
+from penstock.hosting.outside import Outside, dialling, dialling_plainly, telemetry_of
 from penstock.hosting.service import Apply, Service
 from penstock.service.clock import SystemClock
 from penstock.service.logs import SERVICE
@@ -110,7 +110,11 @@ async def _hosted(
     settings = member.settings
     token = SERVICE.set(member.assembly.name)
     try:
-        outside = replace(world, dial=local.dialling(settings, world))
+        outside = replace(
+            world,
+            dial=local.dialling(settings, world),
+            dial_plainly=local.dialling_plainly(world),
+        )
         service: Service = member.assembly.build(settings, outside)
         if settings.cell_address and member.assembly.owns_instances:
             own = CellPort(service, settings, outside)
@@ -147,4 +151,9 @@ def _world(member: Member, process: str | None) -> Outside:
     assembly, settings = member.assembly, member.settings
     telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge, process=process)
     clock = SystemClock()
-    return Outside(telemetry, dialling(settings, clock, telemetry), clock)
+    return Outside(
+        telemetry,
+        dialling(settings, clock, telemetry),
+        clock,
+        dial_plainly=dialling_plainly(clock, telemetry),
+    )

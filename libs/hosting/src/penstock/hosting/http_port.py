@@ -13,6 +13,10 @@ import uvicorn
 from penstock.service.program import CannotStart
 
 log = logging.getLogger(__name__)
+KEEP_ALIVE_S = 75
+"""Idle connections are kept as long as clients' pools keep theirs, so that none is closed while a
+request is on its way.
+"""
 
 
 class HttpPort:
@@ -31,7 +35,13 @@ class HttpPort:
         self.address = listen
         self._setting = setting
         self._shared = shared
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            server_header=False,
+        )
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 

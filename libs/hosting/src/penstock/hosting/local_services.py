@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from google.protobuf.descriptor import ServiceDescriptor
-from penstock.hosting.outside import Dial, Outside
+from penstock.hosting.outside import Dial, DialPlainly, Outside, PlainPeer
 from penstock.hosting.probe import reachable_by
 from penstock.hosting.service import Service
 from penstock.rpc.peers.in_process import InProcessPeer, LocalEndpoint
@@ -49,6 +49,21 @@ class LocalServices:
                 service,
                 self._finder(_canonical(address), service.full_name),
                 token=settings.internal_token,
+                clock=outside.clock,
+                tracer=outside.telemetry,
+            )
+
+        return dial
+
+    def dialling_plainly(self, outside: Outside) -> DialPlainly:
+        """The same for connections on which each call presents its own key."""
+
+        def dial(address: str, service: ServiceDescriptor) -> PlainPeer:
+            if _canonical(address) not in self._addresses:
+                return outside.dial_plainly(address, service)
+            return InProcessPeer(
+                service,
+                self._finder(_canonical(address), service.full_name),
                 clock=outside.clock,
                 tracer=outside.telemetry,
             )

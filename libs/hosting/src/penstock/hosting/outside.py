@@ -16,6 +16,7 @@ import redis.asyncio
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.dispatch import EXCHANGE
+from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.merged import MergedPeer
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
@@ -25,8 +26,17 @@ from penstock.service.store import open_store
 
 Dial = Callable[[str, ServiceDescriptor], Peer]
 """Gives a peer for an address and a service; it connects with its first call. Who dials closes."""
+PlainPeer = InProcessPeer | UnaryPeer
+"""A peer whose calls can carry metadata of their own, such as each caller's key."""
+DialPlainly = Callable[[str, ServiceDescriptor], PlainPeer]
+"""As Dial, for services that authenticate each call: an item stream belongs to one caller."""
 OpenStore = Callable[..., redis.asyncio.Redis]
 """Gives a client for a store's URL; see `penstock.service.store.open_store`."""
+
+
+def no_plain_peer(address: str, service: ServiceDescriptor) -> PlainPeer:
+    """A world without plain connections."""
+    raise NotImplementedError(f"nothing dials {address} plainly here")
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Outside:
     clock: Clock = field(default_factory=SystemClock)
     open_store: OpenStore = open_store
     rng: Random = field(default_factory=Random)
+    dial_plainly: DialPlainly = no_plain_peer
 
 
 def dial_all(dial: Dial, addresses: str, service: ServiceDescriptor) -> Peer:
@@ -59,6 +70,17 @@ def dialling(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> D
     return dial
 
 
+def dialling_plainly(clock: Clock, telemetry: Telemetry) -> DialPlainly:
+    """Connections that carry no token: whoever is called authenticates each call by what it
+    presents.
+    """
+
+    def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
+        return UnaryPeer(open_channel(address), service, clock=clock, tracer=telemetry)
+
+    return dial
+
+
 @contextlib.asynccontextmanager
 async def real_world(
     service: str, settings: ServiceSettings, *, edge: bool = False
@@ -72,7 +94,12 @@ async def real_world(
     telemetry = telemetry_of(service, settings, edge=edge)
     clock = SystemClock()
     try:
-        yield Outside(telemetry, dialling(settings, clock, telemetry), clock)
+        yield Outside(
+            telemetry,
+            dialling(settings, clock, telemetry),
+            clock,
+            dial_plainly=dialling_plainly(clock, telemetry),
+        )
     finally:
         await asyncio.to_thread(telemetry.close)
 

@@ -16,6 +16,7 @@ NAME = "cell"
 DRAIN_ORDER = (
     "console",
     "scaler",
+    "edge",
     "router",
     "limiter",
     "cache",

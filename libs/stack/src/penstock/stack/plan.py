@@ -86,7 +86,13 @@ class StackPlan:
             (self._process("telemetry"),),
             tuple(self._process(name) for name in ("batcher", "limiter", "cache")),
             (self._process("router"),),
-            (*instances, *upstream, self._process("scaler"), self._console()),
+            (
+                *instances,
+                *upstream,
+                self._process("scaler"),
+                self._process("edge"),
+                self._console(),
+            ),
         )
 
     def service_stages(self) -> tuple[Stage, ...]:
@@ -183,6 +189,8 @@ class StackPlan:
     def _own_settings(self, service: str) -> dict[str, str]:
         """What only this service is told."""
         match service:
+            case "edge":
+                return self._addresses_of("router")
             case "router":
                 return self._addresses_of("batcher", "cache", "limiter")
             case "limiter":

@@ -21,6 +21,7 @@ PORTS: Mapping[str, int] = {
     "limiter-admin": 7078,
     "console": 7080,
     "generate": 7085,
+    "edge": 7086,
     "telemetry": 4317,
     "metrics": 9464,
     "otlp-http": 4318,

@@ -14,7 +14,7 @@ service in its own.
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 DEFAULT_SHAPE: Shape = "cell"
 """What `up` and `demo` run unless told otherwise."""
-CELL = ("router", "limiter", "cache", "batcher")
+CELL = ("edge", "router", "limiter", "cache", "batcher")
 """The services that every call passes: a process of theirs is called `cell`. They alone may run
 several times behind one address, since what they share is in the stores.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from penstock.hosting.outside import Outside, dialling
+from penstock.hosting.outside import Outside, dialling, dialling_plainly
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.settings import ServiceSettings
@@ -18,4 +18,11 @@ def outside_for_tests(
 ) -> Outside:
     """The second argument of any service's `build(settings, outside)`."""
     clock = clock or SystemClock()
-    return Outside(telemetry, dialling(settings, clock, telemetry), clock, open_store, Random(SEED))
+    return Outside(
+        telemetry,
+        dialling(settings, clock, telemetry),
+        clock,
+        open_store,
+        Random(SEED),
+        dialling_plainly(clock, telemetry),
+    )

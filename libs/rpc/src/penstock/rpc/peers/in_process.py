@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -130,6 +131,14 @@ class InProcessPeer:
         self._tracer = tracer
         self._closed = False
         self._work: set[asyncio.Task[Any]] = set()
+
+    def presenting(self, metadata: tuple[tuple[str, str], ...]) -> InProcessPeer:
+        """The same peer, with this metadata on each call; what belongs to the original stays its
+        own.
+        """
+        view = copy.copy(self)
+        view._metadata = {**self._metadata, **dict(metadata)}
+        return view
 
     @property
     def responds(self) -> bool:

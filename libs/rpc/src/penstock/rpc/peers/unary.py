@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -39,6 +40,12 @@ class UnaryPeer:
         self._tracer = tracer
         self._closed = False
         self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
+
+    def presenting(self, metadata: tuple[tuple[str, str], ...]) -> UnaryPeer:
+        """The same peer, with this metadata on each call."""
+        view = copy.copy(self)
+        view._metadata = (*self._metadata, *metadata)
+        return view
 
     def _stub(self, rpc: Rpc) -> Any:
         make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary

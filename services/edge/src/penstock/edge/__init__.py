@@ -1,0 +1,1 @@
+"""The HTTP edge: clients of OpenAI and Anthropic, served by the router."""

@@ -1,0 +1,182 @@
+"""Answers to conversations, whole or as events, for every wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.edge.draining import Draining
+from penstock.edge.failures import failure_of
+from penstock.edge.http_exchange import HttpExchange
+from penstock.edge.receipt_header import receipt_header
+from penstock.edge.receipts import Receipts
+from penstock.edge.router_calls import RouterCalls
+from penstock.edge.settings import EdgeSettings
+from penstock.edge.wire import Asked, Events, Failure, FailureKind, Identity, Wire
+from penstock.rpc.call import Call
+from penstock.rpc.errors import Fault, internal, to_fault
+
+RECEIPT_HEADER = "x-penstock-receipt"
+LEAVING = Failure(
+    FailureKind.OVERLOADED, "the server is being stopped; send the request again", may_retry=True
+)
+
+
+class Conversations:
+    """Serves what wires have read."""
+
+    def __init__(
+        self, router: RouterCalls, receipts: Receipts, draining: Draining, settings: EdgeSettings
+    ) -> None:
+        self._router = router
+        self._receipts = receipts
+        self._draining = draining
+        self._settings = settings
+
+    async def whole(
+        self,
+        exchange: HttpExchange,
+        wire: Wire,
+        asked: Asked,
+        options: router_pb2.CallOptions,
+        identity: Identity,
+        call: Call,
+        key: str,
+    ) -> None:
+        """Answer in one piece.
+
+        Raises:
+            Fault: as the router says.
+        """
+        request = router_pb2.GenerateRequest(options=options, task=asked.task)
+        answer = await self._router.call("Generate", request, call, key)
+        self._receipts.keep(key, answer.receipt)
+        exchange.add_header(RECEIPT_HEADER, receipt_header(answer.receipt))
+        body = wire.whole(answer.result, answer.receipt.usage, asked, identity)
+        await exchange.reply(200, body)
+
+    async def stream(
+        self,
+        exchange: HttpExchange,
+        wire: Wire,
+        asked: Asked,
+        options: router_pb2.CallOptions,
+        identity: Identity,
+        call: Call,
+        key: str,
+    ) -> None:
+        """Answer by events. A failure before the first piece has a status of its own; a later one
+        is the last event.
+
+        Raises:
+            Fault: before anything was sent.
+        """
+        request = router_pb2.GenerateStreamRequest(options=options, task=asked.task)
+        events = wire.events(asked, identity)
+        messages: Any = self._router.stream("GenerateStream", request, call, key)
+        async with aclosing(messages):
+            first = await self._first(exchange, events, messages)
+            if not exchange.has_begun:
+                await self._begin(exchange, events)
+            try:
+                await self._send_all(exchange, events, first, messages, key)
+            except Fault as fault:
+                await self._fail(exchange, events, failure_of(fault))
+            except asyncio.CancelledError:
+                if not self._draining.is_over:
+                    raise
+                await self._fail(exchange, events, LEAVING)
+
+    async def _first(
+        self, exchange: HttpExchange, events: Events, messages: AsyncIterator[Any]
+    ) -> asyncio.Task[Any]:
+        """The first message, once it is there; while it is long in coming, the client is told that
+        the answer is worked at.
+        """
+        first = asyncio.ensure_future(anext(messages))
+        wait_s = self._settings.first_piece_s
+        try:
+            while not (await asyncio.wait((first,), timeout=wait_s))[0]:
+                if not exchange.has_begun:
+                    await self._begin(exchange, events)
+                await exchange.send_events(events.keep_alive())
+                wait_s = self._settings.keep_alive_s
+        except BaseException:
+            first.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await first
+            raise
+        if not exchange.has_begun and first.exception() is not None:
+            raise to_fault(first.exception() or internal("no answer"))
+        return first
+
+    async def _begin(self, exchange: HttpExchange, events: Events) -> None:
+        await exchange.begin_events()
+        await exchange.send_events(events.start())
+
+    async def _send_all(
+        self,
+        exchange: HttpExchange,
+        events: Events,
+        first: asyncio.Task[Any],
+        messages: AsyncIterator[Any],
+        key: str,
+    ) -> None:
+        receipt: common_pb2.Receipt | None = None
+        async with _Beat(exchange, events, self._settings.keep_alive_s) as beat:
+            message = first.result()
+            while message is not None:
+                if message.HasField("receipt"):
+                    receipt = message.receipt
+                frames = events.piece(message.chunk) if message.HasField("chunk") else b""
+                if frames:
+                    beat.tick()
+                    await exchange.send_events(frames)
+                message = await anext(messages, None)
+        if receipt is None:
+            raise internal("the answer ended without its receipt")
+        self._receipts.keep(key, receipt)
+        note = f": {RECEIPT_HEADER} {receipt_header(receipt)}\n\n".encode()
+        await exchange.send_events(note + events.end(receipt.usage))
+        await exchange.end_events()
+
+    async def _fail(self, exchange: HttpExchange, events: Events, failure: Failure) -> None:
+        await exchange.send_events(events.failure(failure))
+        await exchange.end_events()
+
+
+class _Beat:
+    """Says on a stream that it is alive after each silence of so many seconds."""
+
+    def __init__(self, exchange: HttpExchange, events: Events, every_s: float) -> None:
+        self._exchange, self._events, self._every_s = exchange, events, every_s
+        self._last_s = 0.0
+
+    async def __aenter__(self) -> _Beat:
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        self._task = self._loop.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def tick(self) -> None:
+        """Something was said."""
+        self._last_s = self._loop.time()
+
+    async def _run(self) -> None:
+        while True:
+            silent_s = self._loop.time() - self._last_s
+            if silent_s < self._every_s:
+                await asyncio.sleep(self._every_s - silent_s)
+            else:
+                self.tick()
+                await self._exchange.send_events(self._events.keep_alive())

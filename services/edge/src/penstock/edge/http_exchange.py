@@ -1,0 +1,135 @@
+"""One HTTP request and its response, over bare ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+JSON_TYPE = b"application/json"
+EVENT_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+"""Without them proxies keep events back."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class BodyTooLarge(Exception):
+    """The body has more bytes than are taken."""
+
+
+class BodyTooSlow(Exception):
+    """The body was not there in time."""
+
+
+class ClientLeft(Exception):
+    """The client closed its connection."""
+
+
+class HttpExchange:
+    """A request that came in, and the way to answer it.
+
+    Attributes:
+        method: in upper case.
+        path: without the query.
+        headers: by name in lower case; the last one of a name, all of `authorization`.
+        keys: the values of all headers that carry a key.
+    """
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        self.header_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        self.keys = {
+            key
+            for name, value in scope["headers"]
+            if (key := _key_of(name.lower(), value.decode("latin-1")))
+        }
+        self.extra_headers: list[tuple[bytes, bytes]] = []
+        self.has_begun = False
+        self._receive, self._send = receive, send
+
+    def add_header(self, name: str, value: str) -> None:
+        """Send a header with the response; what could end the line is left out."""
+        safe = _CONTROL.sub("", value).encode("latin-1", "replace")
+        self.extra_headers.append((name.encode("latin-1"), safe))
+
+    async def body(self, most_bytes: int, within_s: float) -> bytes:
+        """The request's body.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow, ClientLeft: see there.
+        """
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > most_bytes:
+            raise BodyTooLarge
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._read(most_bytes)
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    async def _read(self, most_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most_bytes:
+                raise BodyTooLarge
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def left(self) -> None:
+        """Return when the client has closed its connection; call it once the body is read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def reply(self, status: int, body: bytes, content_type: bytes = JSON_TYPE) -> None:
+        """Send a whole response."""
+        self.has_begun = True
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *self.extra_headers,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        shown = b"" if self.method == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": shown})
+
+    async def begin_events(self) -> None:
+        """Begin a response of events."""
+        self.has_begun = True
+        headers = [*EVENT_HEADERS, *self.extra_headers]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send_events(self, frames: bytes) -> None:
+        """Send frames; returns once the client's connection can take more."""
+        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+
+    async def end_events(self) -> None:
+        """End a response of events."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def _key_of(name: bytes, value: str) -> str:
+    """The key that a header carries; empty for other headers."""
+    if name == b"x-api-key":
+        return value.strip()
+    if name != b"authorization":
+        return ""
+    scheme, _, key = value.strip().partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,1 @@
+"""OpenAI's embeddings and models, and the common form of rerank. Pure."""
