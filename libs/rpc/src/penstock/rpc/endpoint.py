@@ -74,6 +74,7 @@ def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
         default_deadline_s if math.isinf(said.deadline_s) else said.deadline_s,
         said.traceparent,
         said.tracestate,
+        caller.is_translated,
     )
 
 
@@ -249,6 +250,7 @@ class EndpointHandlers:
             deadline_s,
             call.traceparent,
             call.tracestate,
+            call.is_translated,
         )
 
 

@@ -17,7 +17,8 @@ ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 
 def build(settings: EdgeSettings, outside: Outside) -> Service:
     """Make the edge from its settings and the outside world."""
-    router = RouterCalls(outside.dial_plainly(settings.router_address, ROUTER))
+    peer = outside.dial_plainly(settings.router_address, ROUTER)
+    router = RouterCalls(peer, settings.internal_token)
     app = EdgeApp(router, settings, outside.clock, outside.telemetry)
     port = HttpPort(settings.listen, app, shared=bool(settings.cell))
     return Service(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol, Self
 
 from google.protobuf.message import Message
+from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import Peer
 
@@ -21,8 +22,10 @@ class PresentingPeer(Peer, Protocol):
 class RouterCalls:
     """The router, for callers with keys."""
 
-    def __init__(self, peer: PresentingPeer) -> None:
+    def __init__(self, peer: PresentingPeer, token: str = "") -> None:
+        """`token`: the internal one, by which the router knows the edge for a service of ours."""
         self._peer = peer
+        self._token = ((TOKEN_KEY, token),) if token else ()
 
     async def call(self, method: str, request: Message, call: Call, key: str) -> Any:
         """The response of an RPC.
@@ -37,7 +40,9 @@ class RouterCalls:
         return self._as(key, call).stream(method, request, call)
 
     def _as(self, key: str, call: Call) -> PresentingPeer:
-        metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        metadata: tuple[tuple[str, str], ...] = self._token
+        if key:
+            metadata = (*metadata, ("authorization", f"Bearer {key}"))
         if call.traceparent:
             metadata = (*metadata, ("traceparent", call.traceparent))
         return self._peer.presenting(metadata)
