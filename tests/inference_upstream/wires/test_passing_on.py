@@ -173,7 +173,7 @@ async def answered(rig: Rig, made: Recording, body: str) -> tuple[bytes, bytes]:
     return rig.upstream.requests[-1].raw, came
 
 
-@pytest.mark.parametrize("size", [11, 300, 65_536])
+@pytest.mark.parametrize("size", [11, 65_536])
 async def test_no_byte_differs_either_way(size: int) -> None:
     differing, compared = [], 0
     for made in recordings():
