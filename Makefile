@@ -1,6 +1,7 @@
 # Every target is a thin line over a script or a module; `make` alone lists them.
 VENV ?= .venv
 PY := $(VENV)/bin/python
+CORES ?= logical
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards clean
@@ -37,8 +38,8 @@ type: setup ## check the types
 imports: setup ## check which package imports which
 	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
 
-test: setup model ## run all tests
-	@$(PY) -m pytest
+test: setup model ## run all tests, as many files at once as there are cores
+	@$(PY) -m pytest -n $(CORES) --no-loadscope-reorder
 
 test-cell: setup model ## run the black-box tests again, with the deciding services in one process
 	@PENSTOCK_SHAPE=cell $(PY) -m pytest tests/black_box

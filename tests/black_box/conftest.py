@@ -15,17 +15,7 @@ from .calls import Api, Caller
 from .instance import Script, ScriptedInstance, Serve
 from .system import System, running_system
 
-HERE = Path(__file__).parent
 _numbers = itertools.count()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move these tests to the end, so that their processes run beside no other test.
-
-    The random order within them stays.
-    """
-    items.sort(key=lambda item: HERE in item.path.parents)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -30,6 +30,7 @@ async def test_the_same_request_is_served_and_the_receipt_says_what_it_saved(rig
     assert not hit.token
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("call", "task", "more"),
     [

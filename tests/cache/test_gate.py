@@ -8,6 +8,7 @@ import pytest
 from penstock.cache.semantic.gate import contradiction
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("new", "cached", "kind"),
     [

@@ -84,6 +84,23 @@ def test_an_encoder_is_exported_quantised_and_judged(tmp_path: Path) -> None:
     assert plan.by_products == (tmp_path / "models" / "bert-fp32" / "1",)
 
 
+@pytest.mark.parametrize(
+    ("config", "task", "needs_torch"),
+    [
+        ({"model_type": "bert", "hidden_act": "gelu"}, "", False),
+        ({"model_type": "bert", "hidden_act": "gelu"}, "classify", True),
+        ({"model_type": "distilbert"}, "", True),
+    ],
+)
+def test_torch_is_fetched_only_for_encoders_whose_graph_is_not_written_here(
+    tmp_path: Path, config: dict[str, str], task: str, needs_torch: bool
+) -> None:
+    source = hugging_face(tmp_path / "own", "SomeModel")
+    (source / "config.json").write_text(json.dumps(config))
+    plan = plan_import(source, "encoder", "own", tmp_path / "models", Options(task=task))
+    assert [step.needs_torch for step in plan.steps] == [needs_torch, False]
+
+
 def test_a_gguf_file_keeps_its_precision_and_a_model_of_tensors_is_taken_as_it_is(
     tmp_path: Path,
 ) -> None:

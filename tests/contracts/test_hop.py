@@ -189,6 +189,7 @@ async def test_when_to_try_again_is_said(peer: Peer) -> None:
     )
 
 
+@pytest.mark.fault(9)
 async def test_an_exceptions_text_never_leaves(peer: Peer) -> None:
     with pytest.raises(Fault) as caught:
         await peer.call("Compute", ask("bug"), Call())
@@ -206,6 +207,7 @@ async def test_time_that_is_up_fails_here_and_stops_the_work_there(
     await asyncio.wait_for(servicer.cancelled.wait(), 5)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("left_s", [0.0, -1.0])
 async def test_no_time_left_is_not_sent(peer: Peer, servicer: Scripted, left_s: float) -> None:
     with pytest.raises(Fault) as caught:
@@ -214,6 +216,7 @@ async def test_no_time_left_is_not_sent(peer: Peer, servicer: Scripted, left_s: 
     assert not servicer.calls
 
 
+@pytest.mark.fault(12)
 async def test_cancelling_the_await_cancels_the_work(peer: Peer, servicer: Scripted) -> None:
     task = asyncio.create_task(peer.call("Compute", ask("hang"), Call()))
     await asyncio.wait_for(servicer.started.wait(), 5)
@@ -331,6 +334,7 @@ async def test_the_window_bounds_what_is_in_flight(servicer: Scripted) -> None:
     assert servicer.most <= ITEM_WINDOW
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_stranger_is_refused(servicer: Scripted, transport: Transport) -> None:
     """gRPC may see that the stream broke under a write before it sees why: then, as a caller would,
@@ -389,6 +393,7 @@ async def _until_back(peer: Peer) -> inference_pb2.ComputeResponse:
             assert fault.code is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.fault(2)
 async def test_malformed_bytes_are_the_callers_fault(servicer: Scripted) -> None:
     async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
         unary = channel.unary_unary(f"/{SERVICE.full_name}/Compute")

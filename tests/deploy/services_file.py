@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parents[2]
 LISTEN = "listen"
+STORES = ("ledger", "cache")
 
 
 class Entry(BaseModel):
@@ -137,6 +139,23 @@ def differences(
     store = f"PENSTOCK_{entry.store.upper()}_URL" if entry.store else ""
     if store and not variables.get(store):
         problems.append(f"{service} keeps state in a store and has no {store}")
+    return problems
+
+
+def store_problems(store: str, command: Sequence[str]) -> list[str]:
+    """What is wrong with the command of a store's container: the ledger's never evicts and syncs
+    every second, the cache's is bounded and evicts what was used longest ago.
+    """
+    options = {name: value for name, value in itertools.pairwise(command) if name.startswith("--")}
+    wanted = {"--appendonly": "yes", "--appendfsync": "everysec"}
+    wanted["--maxmemory-policy"] = "noeviction" if store == "ledger" else "allkeys-lru"
+    problems = [
+        f"redis-{store}: {name} is {options.get(name)}, not {value}"
+        for name, value in wanted.items()
+        if options.get(name) != value
+    ]
+    if ("--maxmemory" in options) != (store == "cache"):
+        problems.append(f"redis-{store}: --maxmemory is {options.get('--maxmemory')}")
     return problems
 
 

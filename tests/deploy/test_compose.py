@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from services_file import FILE, ROOT, Entry, differences, host_port
+from services_file import FILE, ROOT, STORES, Entry, differences, host_port, store_problems
 from settings_read import variables_read
 
 MODELS = "/var/lib/penstock/models"
@@ -85,11 +85,19 @@ def test_ports_are_published_on_the_loopback_address_only() -> None:
     assert all(port.startswith("127.0.0.1:") and port.count(":") == 2 for port in published)
 
 
-def test_the_store_listens_on_the_port_of_the_file() -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_each_store_is_reached_by_its_name_on_the_port_of_the_file(store: str) -> None:
     urls = {
-        container["environment"][f"PENSTOCK_{store}_URL"]
+        container["environment"][f"PENSTOCK_{store.upper()}_URL"]
         for container in map(CONTAINERS.get, OURS)
-        for store in ("LEDGER", "CACHE")
     }
-    assert urls == {f"redis://redis:{FILE.store.port}/0"}
-    assert "redis" in CONTAINERS
+    assert urls == {f"redis://redis-{store}:{FILE.store.port}/0"}
+    waited_for = {name for each in OURS for name in CONTAINERS[each]["depends_on"]}
+    assert f"redis-{store}" in waited_for
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_each_store_keeps_its_data_apart_and_only_the_caches_is_bounded(store: str) -> None:
+    container = CONTAINERS[f"redis-{store}"]
+    assert container["volumes"] == [f"redis-{store}:/data"]
+    assert store_problems(store, container["command"]) == []

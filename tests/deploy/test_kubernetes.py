@@ -26,7 +26,16 @@ from kustomized import (
 )
 from penstock.scaler.pool_settings import ScalingSection
 from penstock.service.settings import load_section
-from services_file import FILE, LISTEN, ROOT, differences, host_port, listen_variables
+from services_file import (
+    FILE,
+    LISTEN,
+    ROOT,
+    STORES,
+    differences,
+    host_port,
+    listen_variables,
+    store_problems,
+)
 from settings_read import variables_read
 
 KUBERNETES_VERSION = "1.31"
@@ -39,7 +48,6 @@ KINDS = {
     "ScaledObject",
     "StatefulSet",
 }
-STORE = "redis"
 Connection = tuple[str, str, int]
 """Name of the calling pod, name of the called pod, and the port."""
 
@@ -74,6 +82,24 @@ def test_manifests_fit_their_schemas_and_are_in_our_namespace(name: str) -> None
         if document["kind"] not in WITHOUT_SCHEMA:
             kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
         assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "penstock"
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_each_store_has_a_volume_and_only_the_caches_is_bounded(
+    store: str, documents: list[Document]
+) -> None:
+    pod = pods_of(documents)[f"redis-{store}"]
+    container = container_of(pod)
+    assert store_problems(store, container["args"]) == []
+    assert [row["mountPath"] for row in container["volumeMounts"]] == ["/data"]
+
+
+def test_services_keep_state_in_the_store_of_their_entry(documents: list[Document]) -> None:
+    for service, pod in our_pods(documents).values():
+        variables = variables_of(pod, documents)
+        for store in STORES:
+            url = f"redis://redis-{store}:{FILE.store.port}/0"
+            assert variables[f"PENSTOCK_{store.upper()}_URL"] == url, service
 
 
 def test_every_service_is_deployed(documents: list[Document]) -> None:
@@ -153,8 +179,8 @@ def calls_of_file(documents: list[Document]) -> set[Connection]:
     for name, (service, _) in pods.items():
         for callee, port_name in FILE.calls_of(service):
             calls.add((name, pod_of[callee], FILE.services[callee].ports[port_name]))
-        if FILE.services[service].store:
-            calls.add((name, STORE, FILE.store.port))
+        if store := FILE.services[service].store:
+            calls.add((name, f"redis-{store}", FILE.store.port))
     return calls
 
 

@@ -22,7 +22,7 @@ import pytest
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.stack import ports
 from penstock.testkit.eventually import eventually
-from services_file import FILE, ROOT, differences, host_port, package_of
+from services_file import FILE, ROOT, STORES, differences, host_port, package_of
 from tilt_recorder import TiltRecorder
 
 START_S = 60.0
@@ -91,7 +91,9 @@ def test_a_service_waits_for_its_store_for_telemetry_and_for_those_that_it_calls
     for service, row in services.items():
         waits_for = set(row["resource_deps"])
         assert waits_for <= set(resources), service
-        assert ("redis" in waits_for) == (FILE.services[service].store is not None)
+        store = FILE.services[service].store
+        stores = {name for name in waits_for if name.startswith("redis-")}
+        assert stores == ({f"redis-{store}"} if store else set()), service
         assert (names["telemetry"] in waits_for) == (service != "telemetry")
         callees = {"router"} if service == "console" else FILE.services[service].calls
         assert {names[callee] for callee in callees} <= waits_for, service
@@ -136,7 +138,7 @@ def test_with_k8s_tilt_builds_every_deployed_image_and_deploys_the_dev_overlay()
 
 def test_with_k8s_models_are_loaded_once_their_claim_is_there() -> None:
     models = TiltRecorder(k8s=True).by_name("local_resource")["models"]
-    assert models["resource_deps"] == ["redis"]
+    assert models["resource_deps"] == ["redis-ledger"]
     script = models["cmd"].split(" && ")[1]
     assert os.access(ROOT / script, os.X_OK)
 
@@ -149,14 +151,14 @@ class LocalProcess:
     waits_for: set[str]
     env: dict[str, str]
 
-    async def is_ready(self, socket: Path) -> bool:
-        """Whether the port accepts a connection, or the socket for Redis, as Tilt checks it."""
+    async def is_ready(self) -> bool:
+        """Whether the port accepts a connection, or the socket of a store, as Tilt checks it."""
         listen = self.env.get("PENSTOCK_LISTEN")
         if listen:
             host, port = host_port(listen)
             _, writer = await asyncio.open_connection(host, port)
         else:
-            _, writer = await asyncio.open_unix_connection(socket)
+            _, writer = await asyncio.open_unix_connection(self.argv[-1])
         writer.close()
         return True
 
@@ -165,11 +167,10 @@ def on_free_ports(
     resources: Mapping[str, Resource], folder: Path, home: Path
 ) -> dict[str, LocalProcess]:
     """The resources that start by themselves, moved where they meet nobody."""
-    socket = ".penstock/tilt.sock"
-    moved = {
-        **dict(zip(ports.documented().values(), ports.free().values(), strict=True)),
-        f"unix://{TILT}/../{socket}": f"unix://{folder}/tilt.sock",
-    }
+    moved = dict(zip(ports.documented().values(), ports.free().values(), strict=True))
+    for store in STORES:
+        socket = f"tilt-{store}.sock"
+        moved[f"unix://{TILT}/../.penstock/{socket}"] = f"unix://{folder}/{socket}"
     processes = {}
     for name, row in resources.items():
         if "serve_cmd" not in row or not row.get("auto_init", True):
@@ -178,14 +179,14 @@ def on_free_ports(
         reads_models = bool(service) and FILE.services[service].models
         env = {key: moved.get(value, value) for key, value in row.get("serve_env", {}).items()}
         env["PENSTOCK_HOME"] = str(home if reads_models else folder)
-        argv = shlex.split(row["serve_cmd"].replace(socket, f"{folder}/tilt.sock"))
+        argv = shlex.split(row["serve_cmd"].replace(".penstock/tilt-", f"{folder}/tilt-"))
         processes[name] = LocalProcess(argv, set(row["resource_deps"]), env)
     return processes
 
 
 @contextlib.asynccontextmanager
 async def running(
-    processes: Mapping[str, LocalProcess], folder: Path
+    processes: Mapping[str, LocalProcess],
 ) -> AsyncIterator[dict[str, asyncio.subprocess.Process]]:
     """Start each process once those that it waits for are ready; terminate all at the end."""
     children: dict[str, asyncio.subprocess.Process] = {}
@@ -199,7 +200,7 @@ async def running(
             assert startable, "resources wait for each other in a circle"
             for name in startable:
                 children[name] = await start(processes[name])
-            await asyncio.gather(*(wait_ready(processes[name], folder) for name in startable))
+            await asyncio.gather(*(wait_ready(processes[name]) for name in startable))
         yield children
     finally:
         for child in reversed(children.values()):
@@ -218,9 +219,8 @@ async def start(process: LocalProcess) -> asyncio.subprocess.Process:
     )
 
 
-async def wait_ready(process: LocalProcess, folder: Path) -> None:
-    socket = folder / "tilt.sock"
-    await eventually(lambda: process.is_ready(socket), START_S, every_s=0.05, not_yet=(OSError,))
+async def wait_ready(process: LocalProcess) -> None:
+    await eventually(process.is_ready, START_S, every_s=0.05, not_yet=(OSError,))
 
 
 @pytest.mark.processes
@@ -229,7 +229,7 @@ async def test_the_local_commands_run_and_serve_a_call(
 ) -> None:
     folder = tmp_path_factory.mktemp("t")
     processes = on_free_ports(resources, folder, home)
-    async with running(processes, folder) as children:
+    async with running(processes) as children:
         address = processes["router"].env["PENSTOCK_LISTEN"]
         async with grpc.aio.insecure_channel(address) as channel:
             answer = await router_pb2_grpc.RouterServiceStub(channel).Embed(

@@ -37,11 +37,13 @@ def kill(stack: Stack, service: str) -> None:
     child.kill()
 
 
+@pytest.mark.fault(22)
 async def test_requests_are_served_while_telemetry_is_down(stack: Stack) -> None:
     kill(stack, "telemetry")
     assert (await embed(stack, "still served")).embeddings
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("name", "note"),
     [("telemetry", "telemetry unavailable"), ("redis-ledger", "the store is unavailable")],
@@ -57,6 +59,7 @@ async def test_the_receipt_names_a_stopped_process_and_requests_are_served(
     await eventually(receipt_has_note, NOTE_WAIT_S, every_s=0.2)
 
 
+@pytest.mark.fault(13)
 async def test_no_request_fails_when_an_instance_is_killed(stack: Stack) -> None:
     kill(stack, "inference-1")
     answers = await asyncio.gather(*(embed(stack, f"after the loss {n}") for n in range(20)))

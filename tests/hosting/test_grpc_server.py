@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from penstock.api.inference.v1 import inference_pb2
-from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
@@ -62,6 +62,32 @@ async def refused(address: str, payload: bytes, **how: object) -> grpc.StatusCod
     return code
 
 
+async def test_calls_over_the_limit_of_the_port_are_refused_and_those_in_flight_go_on(
+    servicer: Slow,
+) -> None:
+    limits = ServerLimits(max_calls=2)
+    async with (
+        serving([door(servicer)], limits=limits) as server,
+        open_channel(server.address) as channel,
+    ):
+        compute = channel.unary_unary(COMPUTE)
+        held = [asyncio.ensure_future(compute(b"", metadata=METADATA)) for _ in range(2)]
+        await servicer.started.wait()
+
+        async def is_refused() -> bool:
+            """The second call may still be on its way."""
+            try:
+                await compute(b"", metadata=METADATA, timeout=0.2)
+            except grpc.aio.AioRpcError as error:
+                return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+        await eventually(is_refused)
+        servicer.release.set()
+        assert await asyncio.gather(*held) == [b"", b""]
+
+
+@pytest.mark.fault(4)
 async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servicer: Slow) -> None:
     servicer.release.set()
     async with serving([door(servicer)]) as server:
@@ -78,6 +104,7 @@ async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servi
             assert await channel.unary_unary(COMPUTE)(b"", metadata=METADATA) == b""
 
 
+@pytest.mark.fault(7)
 async def test_metadata_over_the_limit_is_refused(servicer: Slow) -> None:
     async with serving([door(servicer)]) as server:
         metadata = (*METADATA, ("x-long", "a" * 40_000))

@@ -73,6 +73,7 @@ class Told:
         self.drained.set()
 
 
+@pytest.mark.fault(14)
 async def test_sigterm_drains_finishes_what_runs_and_closes() -> None:
     told = Told()
     living = asyncio.create_task(live(told.service, SETTINGS))
@@ -88,6 +89,7 @@ async def test_sigterm_drains_finishes_what_runs_and_closes() -> None:
     assert told.events == ["open", "ready", "drain", "close"]
 
 
+@pytest.mark.fault(14)
 async def test_a_second_signal_ends_the_grace() -> None:
     told = Told()
     living = asyncio.create_task(live(told.service, SETTINGS))

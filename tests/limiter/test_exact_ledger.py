@@ -60,6 +60,14 @@ async def test_any_name_is_counted_by_itself_and_the_ledger_replays(
     assert all(len(key) < 100 + MAX_VALUE_BYTES and b"\n" not in key for key in counters)
 
 
+async def test_a_budget_can_be_spent_to_its_last_unit_and_not_beyond(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    assert (await limiter.reserve("most", 600)).verdict == pb.VERDICT_ALLOWED
+    assert (await limiter.reserve("over", 401)).verdict == pb.VERDICT_BUDGET_EXHAUSTED
+    assert (await limiter.reserve("rest", 400)).verdict == pb.VERDICT_ALLOWED
+    assert (await limiter.reserve("more", 1)).verdict == pb.VERDICT_BUDGET_EXHAUSTED
+
+
 async def test_a_caller_with_too_many_tags_is_refused_by_name(limiters: Limiters) -> None:
     limiter = limiters.with_budget()
     call = Call(Principal("acme", tags=tuple(str(number) for number in range(33))))

@@ -56,6 +56,7 @@ async def test_an_exhausted_budget_says_when_its_window_ends(limiters: Limiters)
     assert refused.retry_after_ms == window.end_ms - START_S * 1000
 
 
+@pytest.mark.fault(23)
 async def test_three_limiters_at_once_do_not_exceed_a_budget(limiters: Limiters) -> None:
     trio = [limiters.with_budget() for _ in range(3)]
     calls = [trio[number % 3].reserve(f"h{number}", 7) for number in range(600)]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from bert_reference import CONFIG, embed, random_weights
 from penstock.models.bert_graph import bert_graph, write_bert
+from penstock.models.bert_reference import BertReference
 from penstock.onnx.card import BadModel
 from safetensors.numpy import save_file
+from tiny_bert import CONFIG, random_weights
 
 WEIGHTS = random_weights(np.random.default_rng(11))
 TEXTS = [
@@ -21,9 +22,10 @@ TEXTS = [
 ]
 
 
-def test_rows_of_any_length_are_embedded_as_by_numpy() -> None:
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_rows_of_any_length_are_embedded_as_by_numpy(pooling: str) -> None:
     session = onnxruntime.InferenceSession(
-        bert_graph(CONFIG, WEIGHTS).SerializeToString(), providers=["CPUExecutionProvider"]
+        bert_graph(CONFIG, WEIGHTS, pooling).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     longest = max(len(ids) for ids, _ in TEXTS)
     rows = {
@@ -35,7 +37,8 @@ def test_rows_of_any_length_are_embedded_as_by_numpy() -> None:
         rows["attention_mask"][row, : len(ids)] = 1
         rows["token_type_ids"][row, : len(ids)] = segments
     (vectors,) = session.run(["sentence_embedding"], rows)
-    expected = np.stack([embed(WEIGHTS, *text) for text in TEXTS])
+    reference = BertReference(CONFIG, WEIGHTS, pooling)
+    expected = np.stack([reference.embed(*text) for text in TEXTS])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 

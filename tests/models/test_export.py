@@ -17,6 +17,8 @@ from penstock.models.__main__ import main
 from penstock.models.export import require_torch
 from penstock.onnx.card import BadModel, read_card, write_card
 from penstock.onnx.encoder import TextModel
+from safetensors.numpy import save_file
+from tiny_bert import CONFIG, random_weights
 
 HERE = Path(__file__).parent
 TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
@@ -230,6 +232,46 @@ def test_a_directory_without_a_needed_file_is_refused(
 def test_where_torch_is_missing_the_error_says_how_to_install_it() -> None:
     with pytest.raises(BadModel, match=r"scripts/model .venv export"):
         require_torch()
+
+
+def write_bert_directory(folder: Path, prefix: str = "", **config: object) -> Path:
+    """A Hugging Face directory of a tiny BERT with random weights, written without torch."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
+    weights = random_weights(np.random.default_rng(5))
+    save_file(
+        {f"{prefix}{name}": array for name, array in weights.items()}, folder / "model.safetensors"
+    )
+    write_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.mark.parametrize(("prefix", "pooling"), [("", "mean"), ("bert.", "cls")])
+def test_a_bert_encoder_is_imported_without_torch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str, pooling: str
+) -> None:
+    source, target = write_bert_directory(tmp_path / "hf", prefix), tmp_path / "made" / "1"
+    assert run("export", source, target, "--pooling", pooling, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["export_difference_max"] < 1e-4
+    assert figures["attention_layers_fused"] == 2
+    model = TextModel.load(target)
+    assert (model.card.dimension, model.card.max_input_tokens) == (32, 64)
+    assert np.linalg.norm(model.embed(["the invoice of march"])) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.skipif(TORCH, reason="torch is installed")
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [("embed", {"model_type": "mpnet"}), ("embed", {"hidden_act": "silu"}), ("classify", {})],
+)
+def test_other_directories_say_which_extra_they_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, config: dict[str, str]
+) -> None:
+    source = write_bert_directory(tmp_path / "hf", **config)
+    assert run("export", source, tmp_path / "made" / "1", "--task", task) == 2
+    assert "pip install 'penstock-models[models]'" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 def write_hugging_face(kind: str, folder: Path) -> None:

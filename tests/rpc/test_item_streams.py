@@ -141,6 +141,7 @@ async def started_at(address: str, servicer: Held) -> GrpcServer:
     return server
 
 
+@pytest.mark.fault(14)
 async def test_items_sent_before_the_news_of_a_stop_are_served() -> None:
     servicer = Held()
     async with serving([public(servicer)]) as server:
@@ -152,6 +153,7 @@ async def test_items_sent_before_the_news_of_a_stop_are_served() -> None:
         await peer.close()
 
 
+@pytest.mark.fault(18)
 async def test_a_peer_that_grants_no_credits_is_cut() -> None:
     servicer = Held()
     endpoint = Endpoint(INFERENCE, servicer, lambda _: Call())
@@ -166,6 +168,7 @@ async def test_a_peer_that_grants_no_credits_is_cut() -> None:
         assert await code_of(stream) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.fault(18)
 async def test_no_item_is_started_while_many_bytes_wait_to_be_taken() -> None:
     servicer = Held()
     endpoint = Endpoint(INFERENCE, servicer, lambda _: Call())

@@ -38,7 +38,7 @@ def test_without_a_model_the_message_names_make_model(tmp_path: Path) -> None:
 
 def test_a_socket_path_that_is_too_long_is_refused_without_a_traceback(tmp_path: Path) -> None:
     socket_path = str(tmp_path / ("x" * 120))
-    ended = run_command("--home", str(tmp_path), "redis", "--socket", socket_path)
+    ended = run_command("--home", str(tmp_path), "redis", "ledger", "--socket", socket_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith("penstock.stack: socket path longer than 107 bytes")
     assert ended.stderr.count("\n") == 1

@@ -21,11 +21,13 @@ EXPORT_METRICS = EXPORT.replace("Trace", "Metrics").replace("trace", "metrics")
 EXPORT_LOGS = EXPORT.replace("Trace", "Logs").replace("trace", "logs")
 
 
+@pytest.mark.fault(26)
 async def test_an_empty_export_succeeds(telemetry: RunningTelemetry) -> None:
     response = await export(telemetry.address, b"")
     assert not response.HasField("partial_success")
 
 
+@pytest.mark.fault(26)
 async def test_malformed_spans_are_rejected_and_the_others_kept(
     telemetry: RunningTelemetry,
 ) -> None:
@@ -88,6 +90,7 @@ async def test_malformed_points_are_rejected_and_the_others_kept(
         assert sum(len(series.points) for series in found.series) == points, name
 
 
+@pytest.mark.fault(26)
 async def test_a_span_that_is_sent_twice_is_held_once(telemetry: RunningTelemetry) -> None:
     payload = export_request(otlp_span(1), otlp_span(2, 1)).SerializeToString()
     await export(telemetry.address, payload, compression=grpc.Compression.Gzip)
@@ -106,6 +109,7 @@ async def test_bytes_that_are_no_export_are_invalid(
     assert not (await export(telemetry.address, b"")).HasField("partial_success")
 
 
+@pytest.mark.fault(26)
 async def test_more_than_64_mib_decompressed_is_refused(telemetry: RunningTelemetry) -> None:
     payload = export_request(otlp_span(1, note="x" * (65 << 20))).SerializeToString()
     assert len(gzip.compress(payload, 1)) < 1 << 20
@@ -114,6 +118,7 @@ async def test_more_than_64_mib_decompressed_is_refused(telemetry: RunningTeleme
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.fault(26)
 async def test_an_overloaded_service_refuses_and_says_when_to_retry(tmp_path: Path) -> None:
     payloads = [
         export_request(

@@ -208,7 +208,12 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
             peer = ObservedPeer(peer_to(LIMITER, limiter, clock))
             prices = Current(Prices.from_section(PRICES))
             admission = LimiterAdmission(
-                peer, prices, clock, on_loss, overdraft_share=overdraft_share
+                peer,
+                prices,
+                clock,
+                on_loss,
+                overdraft_share=overdraft_share,
+                overdrafts=tmp_path / "overdrafts",
             )
             started.append(Limited(admission, limiter, store, connection, peer, clock))
             return started[-1]

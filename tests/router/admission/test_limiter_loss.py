@@ -108,3 +108,18 @@ async def test_an_overdraft_is_bounded_and_settled_later(
         await limited.settle(one, receipt(50))
     await limited.admission.close()
     assert await limited.books("mini") == (passed * 50, 0)
+
+
+async def test_an_overdraft_is_a_part_of_the_share_whatever_is_left_of_it(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("requests", 100_000, adaptive=False), overdraft_share=0.25)
+    await limited.settle(await limited.admit(SHORT_TEXT))
+    limited.peer.is_cut_off = True
+    answered = 0
+    with pytest.raises(Fault, match="limiter cannot be reached"):
+        while True:
+            await limited.settle(await limited.admit(SHORT_TEXT), receipt(5))
+            answered += 1
+            await limited.clock.advance(0.01)
+    assert answered == 40, "a lease of 32, and 8 beyond it"

@@ -26,6 +26,7 @@ ANN = KeySection(
 BOB = KeySection(id="k2", sha256=digest("psk-bob"), organisation="acme")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -46,6 +47,7 @@ async def test_without_a_known_key_nobody_is_served(
     assert not any(instance.calls for instance in rig.instances.values())
 
 
+@pytest.mark.fault(7)
 async def test_a_caller_cannot_say_who_it_is(rig: Rig) -> None:
     forged = common_pb2.CallContext(
         principal=common_pb2.Principal(organisation="victim"), remaining_ms=1000

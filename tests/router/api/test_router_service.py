@@ -51,6 +51,7 @@ async def test_calls_may_come_over_the_item_stream_too(rig: Rig) -> None:
     await peer.close()
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(
     ("request_", "field", "reason"),
     [
@@ -108,6 +109,7 @@ async def test_a_stream_that_cannot_be_is_refused_by_its_field(rig: Rig) -> None
     assert (fault.reason, fault.field) == (Reason.INVALID_ARGUMENT, "task.messages")
 
 
+@pytest.mark.fault(8)
 async def test_invalid_utf8_is_the_callers_fault(rig: Rig) -> None:
     async with open_channel(rig.routed.address) as channel:
         raw = channel.unary_unary("/penstock.api.router.v1.RouterService/Embed")

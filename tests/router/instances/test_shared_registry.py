@@ -12,6 +12,7 @@ from penstock.router.instances.cold_start_queue import SCALER_MEMORY_S
 from penstock.router.instances.registry import Registry
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.cuttable_store import NOWHERE
 
 from .instances import LOAD, SETTINGS, instance, model
 
@@ -49,6 +50,21 @@ async def test_a_registration_is_known_to_every_router_and_outlives_its_own(
         assert other.registered == first.registered
         assert other.serving("m") == 2
         assert other.notes() == ()
+
+
+async def test_a_new_router_says_that_nobody_serves_a_model_only_when_it_can_know(
+    make_registry: MakeRegistry, clock: FakeClock
+) -> None:
+    without_store = Registry(SETTINGS, open_store(NOWHERE, retries=0), clock)
+    await without_store.read_shared()
+    assert not without_store.is_complete
+    await clock.advance(SETTINGS.lease_ms / 1e3)
+    assert without_store.is_complete
+
+    with_store = make_registry()
+    assert not with_store.is_complete
+    await with_store.read_shared()
+    assert with_store.is_complete
 
 
 async def test_models_that_change_change_at_every_router(make_registry: MakeRegistry) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import click
 import yaml
 from penstock.service.local_models import ADDED_FILE
+from penstock.service.written_encoders import is_written
 
 SourceKind = Literal["gguf", "onnx", "encoder", "decoder"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -118,13 +119,19 @@ def plan_import(
         step = Step(("decoder", str(source), str(target), "--precision", "int8", *licence), True)
         return Import((step,), target)
     export = _export(source, options) + licence
-    needs_torch = kind == "encoder"
+    needs_torch = kind == "encoder" and not _is_written(source, options)
     if options.task == "infer":
         return Import((Step(("export", str(source), str(target), *export)),), target)
     original = models / f"{name}-fp32" / target.name
     quantise = ("quantize", str(original), str(target), "--floor", str(options.floor))
     steps = (Step(("export", str(source), str(original), *export), needs_torch), Step(quantise))
     return Import(steps, target, (original,))
+
+
+def _is_written(source: Path, options: Options) -> bool:
+    """Whether the factory writes the encoder's graph itself."""
+    gives_embeddings = (options.task or _task_of(source)) in ("", "embed")
+    return gives_embeddings and is_written(source, _read_json(source / "config.json"))
 
 
 def _export(source: Path, options: Options) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell_port import CellPort
+from penstock.hosting.event_loop import watched
 from penstock.hosting.life import serving, signals_to
 from penstock.hosting.local_services import LocalServices
 from penstock.hosting.outside import Outside, dialling, dialling_plainly, telemetry_of
@@ -92,14 +93,17 @@ async def serving_together(
     local = LocalServices(member.settings for member in members)
     async with _worlds(members) as worlds, contextlib.AsyncExitStack() as running:
         pairs = reversed(list(zip(members, worlds, strict=True)))
-        started = [
-            await running.enter_async_context(_hosted(member, world, local, hurry))
-            for member, world in pairs
-        ]
+        started = []
+        for member, world in pairs:
+            hosted = _hosted(member, world, local, hurry)
+            started.append(await running.enter_async_context(hosted))
+            if member.assembly.name == COLLECTOR:
+                running.push_async_callback(_flush, worlds)
         for service in started:
             if isinstance(own := service.ports[-1], CellPort):
                 await own.cell_is_complete()
-        yield tuple(reversed(started))
+        async with watched(started, worlds[0].clock, worlds[0].telemetry):
+            yield tuple(reversed(started))
 
 
 @contextlib.asynccontextmanager
@@ -128,13 +132,22 @@ async def _hosted(
 
 @contextlib.asynccontextmanager
 async def _worlds(members: Sequence[Member]) -> AsyncIterator[Sequence[Outside]]:
-    """The real world of each service; what they recorded is flushed at the end, all at once."""
+    """The real world of each service. What they recorded is flushed at the end, all at once, unless
+    it was before.
+    """
     names = [member.assembly.name for member in members]
     worlds = [_world(member, _process_metrics(member, names)) for member in members]
     try:
         yield worlds
     finally:
-        await asyncio.gather(*(asyncio.to_thread(world.telemetry.close) for world in worlds))
+        await _flush(worlds)
+
+
+async def _flush(worlds: Sequence[Outside]) -> None:
+    """Export what the services recorded. Where telemetry is one of them, this comes when the others
+    have stopped and telemetry still serves.
+    """
+    await asyncio.gather(*(asyncio.to_thread(world.telemetry.close) for world in worlds))
 
 
 def _process_metrics(member: Member, names: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ import asyncio
 
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Port, Service
+from penstock.hosting.service import Port, ReportsStalls, Service
 from penstock.service.settings import ServiceSettings
 
 
@@ -49,6 +49,12 @@ class CellPort:
     async def cell_is_complete(self) -> None:
         """Say that every service of the cell serves."""
         await self._private.set_serving(True)
+
+    async def set_stalling(self, stalling: bool) -> None:
+        """Tell at both addresses whether the event loop is stalling."""
+        await self._private.set_stalling(stalling)
+        if isinstance(self._own, ReportsStalls):
+            await self._own.set_stalling(stalling)
 
     async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
         """Stop both, with one grace."""

@@ -23,6 +23,17 @@ from penstock.service.settings import ServiceSettings
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVING = health_pb2.HealthCheckResponse.SERVING
+EVENT_LOOP = "penstock.event-loop"
+"""What health calls the event loop: NOT_SERVING while it stalls, see `penstock.hosting.event_loop`.
+"""
+
+
+UNLIMITED_MS = (1 << 31) - 1
+"""What gRPC takes for no limit."""
+LAST_CALLS_MS = 3_600_000
+"""Time that calls get to end on a connection that takes no new ones. Item streams go over to the
+next connection by themselves, within their own age.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,25 @@ class ServerLimits:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_metadata_bytes: int = 16 << 10
     max_streams: int = 1000
+    """Calls of one connection."""
+    max_calls: int = 20_000
+    """Calls of all connections, item streams and refused calls included; items are not counted."""
     default_deadline_s: float = 30.0
 
-    def options(self, *, shared_port: bool) -> list[tuple[str, int]]:
+    def options(self, *, shared_port: bool, connection_age_s: float) -> list[tuple[str, int]]:
         """As gRPC channel arguments.
 
         Args:
+            connection_age_s: after this, give or take a tenth, a connection takes no new calls and
+                its client opens another; 0: never.
             shared_port: whether several processes listen on the port (SO_REUSEPORT), to each of
                 which the kernel gives a share of the connections; else a second one fails instead
                 of taking half of the traffic unnoticed.
         """
+        age_ms = round(connection_age_s * 1e3) or UNLIMITED_MS
         return [
+            ("grpc.max_connection_age_ms", age_ms),
+            ("grpc.max_connection_age_grace_ms", LAST_CALLS_MS),
             ("grpc.so_reuseport", int(shared_port)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", 64 << 20),
@@ -78,9 +97,13 @@ class GrpcServer:
         self._settings = settings
         self._clock = clock or SystemClock()
         limits = limits or ServerLimits()
-        self.grpc_server = grpc.aio.server(options=limits.options(shared_port=bool(settings.cell)))
+        age_s = settings.connection_age_s
+        options = limits.options(shared_port=bool(settings.cell), connection_age_s=age_s)
+        self.grpc_server = grpc.aio.server(
+            options=options, maximum_concurrent_rpcs=limits.max_calls
+        )
         self._handlers = [
-            EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s)
+            EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s, age_s)
             for endpoint in endpoints
         ]
         self.grpc_server.add_generic_rpc_handlers([each.generic() for each in self._handlers])
@@ -120,6 +143,7 @@ class GrpcServer:
             self.port = port
             self.address = f"{address.rpartition(':')[0]}:{port}"
         await self.set_serving(self._serving_from_start)
+        await self.set_stalling(False)
         await self.grpc_server.start()
         return self.port
 
@@ -127,6 +151,10 @@ class GrpcServer:
         """Tell health checkers whether to send work here."""
         for name in ["", *self._names]:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
+
+    async def set_stalling(self, stalling: bool) -> None:
+        """Tell health checkers, as a detail, whether the event loop is stalling."""
+        await self._health.set(EVENT_LOOP, NOT_SERVING if stalling else SERVING)
 
     async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
         """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`

@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from penstock.hosting.assembly import Assembly
+from penstock.hosting.event_loop import watched
 from penstock.hosting.outside import real_world
 from penstock.hosting.service import Service
+from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.service.clock import SystemClock
 from penstock.service.program import run
 from penstock.service.settings import ServiceSettings, reload_on_sighup
 
@@ -23,12 +26,14 @@ def run_service(assembly: Assembly[S]) -> None:
 
     async def serve(settings: S) -> None:
         async with real_world(assembly.name, settings, edge=assembly.edge) as outside:
-            await live(assembly.build(settings, outside), settings)
+            await live(assembly.build(settings, outside), settings, outside.telemetry)
 
     run(assembly.name, assembly.settings, serve, assembly.question)
 
 
-async def live(service: Service, settings: ServiceSettings) -> None:
+async def live(
+    service: Service, settings: ServiceSettings, telemetry: Telemetry = NO_TELEMETRY
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain and stop; a second signal ends the grace."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -36,7 +41,10 @@ async def live(service: Service, settings: ServiceSettings) -> None:
         (hurry if stop.is_set() else stop).set()
 
     with signals_to(on_signal):
-        async with serving(service, settings, hurry):
+        async with (
+            serving(service, settings, hurry),
+            watched([service], SystemClock(), telemetry),
+        ):
             reload_on_sighup(service.prepare_reload)
             gc.freeze()  # what is there when serving begins stays: no collection need scan it
             await stop.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from penstock.rpc.endpoint import Endpoint
 
@@ -37,6 +37,15 @@ class Port(Protocol):
 
     async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
         """Refuse new calls, give those in flight `grace_s` seconds or until `hurry` is set, end."""
+        ...
+
+
+@runtime_checkable
+class ReportsStalls(Protocol):
+    """A port whose health tells of stalls of the event loop."""
+
+    async def set_stalling(self, stalling: bool) -> None:
+        """Tell whether the event loop is stalling."""
         ...
 
 

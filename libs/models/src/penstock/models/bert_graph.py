@@ -1,8 +1,8 @@
 """The ONNX graph of a BERT sentence encoder, written from its weights: no torch is needed.
 
 The graph has the operators that onnxruntime computes fastest on a CPU: embeddings, attention and
-GELU are fused, layer norms stand apart from the sums before them (see `layer_norm`). Mean pooling
-over a text's tokens and L2 normalisation are part of it.
+GELU are fused, layer norms stand apart from the sums before them (see `layer_norm`). Pooling over a
+text's tokens and L2 normalisation are part of it.
 
 Devlin et al., "BERT" (2019); Reimers and Gurevych, "Sentence-BERT" (2019).
 """
@@ -20,6 +20,7 @@ from onnx import TensorProto
 from penstock.models.export import INPUTS, OPSET
 from penstock.models.graph_writer import CONTRIB, GraphWriter
 from penstock.onnx.card import BadModel
+from penstock.service.written_encoders import WEIGHTS_FILE, is_written_architecture
 
 OUTPUT = "sentence_embedding"
 MIN_TOKENS, MIN_NORM = 1e-9, 1e-12
@@ -27,39 +28,60 @@ MIN_TOKENS, MIN_NORM = 1e-9, 1e-12
 Weights = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 
-def write_bert(source: Path, target: Path) -> int:
+def write_bert(source: Path, target: Path, pooling: str = "mean") -> int:
     """Write the graph of the Hugging Face directory `source` to the file `target`; returns the
     number of layers.
 
     Raises:
         BadModel: a file cannot be read, a weight is missing, or it is not a BERT encoder with GELU.
     """
+    config, weights = read_bert(source)
+    onnx.save(bert_graph(config, weights, pooling), str(target))
+    return int(config["num_hidden_layers"])
+
+
+def read_bert(source: Path) -> tuple[dict[str, Any], Weights]:
+    """What `config.json` says, and the weights by their names in a `BertModel`, in FP32.
+
+    Raises:
+        BadModel: one of the files cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(source / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+        weights = load_file(source / WEIGHTS_FILE)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise BadModel(f"{source}: its weights cannot be read ({error})") from None
-    onnx.save(bert_graph(config, weights), str(target))
-    return int(config["num_hidden_layers"])
+    return config, {_own_name(name): array.astype(np.float32) for name, array in weights.items()}
 
 
-def bert_graph(config: Mapping[str, Any], weights: Weights) -> onnx.ModelProto:
+def _own_name(name: str) -> str:
+    """A weight's name without the prefix of a model around the encoder, in the present spelling."""
+    plain = name.removeprefix("bert.")
+    return plain.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def bert_graph(
+    config: Mapping[str, Any], weights: Weights, pooling: str = "mean"
+) -> onnx.ModelProto:
     """The graph from token ids, mask and segments (rows, length) to embeddings (rows, width).
 
     Args:
         config: what `config.json` says.
         weights: by their names in a `BertModel`.
+        pooling: `mean` over the tokens, or `cls` for the first one.
 
     Raises:
         BadModel: it is not a BERT encoder with GELU, or a weight is missing.
     """
-    kind = (config.get("model_type"), config.get("hidden_act"))
-    if kind != ("bert", "gelu"):
+    if not is_written_architecture(config):
+        kind = [config.get(name) for name in ("model_type", "hidden_act")]
         raise BadModel(f"the encoder is {kind[0]} with {kind[1]}; only bert with gelu is written")
-    writer = _BertWriter(config, weights)
+    writer = _BertWriter(config, weights, pooling)
     try:
         return writer.write()
     except KeyError as error:
@@ -67,7 +89,8 @@ def bert_graph(config: Mapping[str, Any], weights: Weights) -> onnx.ModelProto:
 
 
 class _BertWriter:
-    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+    def __init__(self, config: Mapping[str, Any], weights: Weights, pooling: str) -> None:
+        self._pooling = pooling
         self._graph = GraphWriter()
         self._weights = weights
         self._epsilon = float(config["layer_norm_eps"])
@@ -144,7 +167,19 @@ class _BertWriter:
         return self._graph.node("LayerNormalization", inputs, norm, axis=-1, epsilon=self._epsilon)
 
     def _pool(self, hidden: str) -> None:
-        """The mean over each row's tokens, at length 1."""
+        """The first token of each row, or the mean over its tokens, at length 1."""
+        graph = self._graph
+        pooled = self._first(hidden) if self._pooling == "cls" else self._mean(hidden)
+        norm = graph.node("ReduceL2", [pooled], "pooling.norm", axes=[-1], keepdims=1)
+        graph.node("Div", [pooled, self._at_least(norm, MIN_NORM)], OUTPUT)
+
+    def _first(self, hidden: str) -> str:
+        first = self._graph.constant("token.first", np.array([0]))
+        tokens = self._graph.constant("axis.tokens", np.array([1]))
+        column = self._graph.node("Gather", [hidden, first], "pooling.column", axis=1)
+        return self._graph.node("Squeeze", [column, tokens], "pooling.first")
+
+    def _mean(self, hidden: str) -> str:
         graph = self._graph
         last = graph.constant("axis.last", np.array([-1]))
         tokens = graph.constant("axis.tokens", np.array([1]))
@@ -153,9 +188,7 @@ class _BertWriter:
         kept = graph.node("Mul", [hidden, column], "pooling.kept")
         total = graph.node("ReduceSum", [kept, tokens], "pooling.sum", keepdims=0)
         count = graph.node("ReduceSum", [column, tokens], "pooling.count", keepdims=0)
-        mean = graph.node("Div", [total, self._at_least(count, MIN_TOKENS)], "pooling.mean")
-        norm = graph.node("ReduceL2", [mean], "pooling.norm", axes=[-1], keepdims=1)
-        graph.node("Div", [mean, self._at_least(norm, MIN_NORM)], OUTPUT)
+        return graph.node("Div", [total, self._at_least(count, MIN_TOKENS)], "pooling.mean")
 
     def _at_least(self, name: str, bound: float) -> str:
         lowest = self._graph.constant(f"{name}.lowest", np.array(bound, dtype=np.float32))

@@ -38,8 +38,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def require_torch() -> None:
-    """Check that torch and transformers are installed.
+def require_torch(what: str = "") -> None:
+    """Check that torch and transformers are installed; `what` needs them.
 
     Raises:
         BadModel: they are not; the text says how to install them.
@@ -47,9 +47,9 @@ def require_torch() -> None:
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise BadModel(
-                f"{name} is not installed, which only this step needs; `scripts/model .venv "
-                "export …` installs it for "
-                "the time of the step, `pip install 'penstock-models[models]'` for good"
+                f"{name} is not installed, which {what or 'only this step'} needs; `scripts/model "
+                ".venv export …` installs it for the time of the step, `pip install "
+                "'penstock-models[models]'` for good"
             )
 
 

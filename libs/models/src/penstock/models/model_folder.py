@@ -1,4 +1,4 @@
-"""A model folder from what a user brings: a Hugging Face directory (through torch) or an ONNX file.
+"""A model folder from what a user brings: a Hugging Face directory or an ONNX file.
 
 A folder is made aside, checked, and put into the repository in one step.
 """
@@ -8,22 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from penstock.models.export import (
-    INPUTS,
-    OPSET,
-    export,
-    fuse,
-    load_classifier,
-    load_encoder,
-    require_torch,
-)
+from penstock.models.encoder_source import Original, ShowStep, make_graph
+from penstock.models.export import INPUTS, OPSET
 from penstock.models.publish import publish_new
 from penstock.models.quantize import machine
 from penstock.models.samples import SAMPLE_TEXTS
@@ -73,7 +66,6 @@ MAX_INPUT_TOKENS = 1 << 15
 DEFAULT_INPUT_TOKENS = 512
 MAX_DIFFERENCE = 1e-3
 """By how much an exported graph's numbers may differ from the original's."""
-ShowStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -98,27 +90,23 @@ def from_hugging_face(
     source: Path, target: Path, options: ExportOptions, show_step: ShowStep
 ) -> ModelCard:
     """Write to `target` the fused FP32 ONNX form of the model in `source`, compared with the
-    original in torch.
+    original.
 
     Raises:
-        BadModel: a file is missing, torch is not installed, or the exported graph computes
-            something else; nothing is written.
+        BadModel: a file is missing, torch is needed and not installed, or the exported graph
+            computes something else; nothing is written.
     """
     config = _read_json(source / "config.json")
     if not (source / TOKENIZER_FILE).is_file():
         raise BadModel(
             f"{source / TOKENIZER_FILE}: is missing; save the fast tokenizer of this model there"
         )
-    require_torch()
+    pooling = (options.pooling or _pooling(source)) if options.form.has_embeddings else ""
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
-        plain, folder = Path(scratch) / "plain.onnx", Path(scratch) / "made"
-        folder.mkdir()
-        show_step("loading the original")
-        module = _load_original(source, options)
-        show_step("exporting to ONNX")
-        export(module, plain, options.form.output)
-        show_step("fusing attention")
-        fused = fuse(plain, folder / MODEL_FILE, source)
+        folder = Path(scratch)
+        made = make_graph(
+            source, config, folder / MODEL_FILE, options.form.output, pooling, show_step
+        )
         shutil.copy(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
         completed = replace(
             options,
@@ -128,10 +116,10 @@ def from_hugging_face(
         card = _card(folder, target, completed, f"Hugging Face directory {source.resolve().name}")
         write_card(folder, card)
         show_step("comparing with the original")
-        difference = _check_difference(module, TextModel.load(folder))
+        difference = _check_difference(made.original, TextModel.load(folder))
         figures = {
             "export_difference_max": difference,
-            "attention_layers_fused": float(fused.get("Attention", 0)),
+            "attention_layers_fused": float(made.fused_layers),
         }
         card = card.model_copy(update={"figures": figures})
         write_card(folder, card)
@@ -174,16 +162,6 @@ def _tokenizer_for(source: Path, options: ExportOptions) -> Path | None:
             f"{options.task} takes texts, so it needs a tokenizer; name one with --tokenizer"
         )
     return tokenizer
-
-
-def _load_original(source: Path, options: ExportOptions) -> Any:
-    """The original as a torch module."""
-    try:
-        if options.form.has_embeddings:
-            return load_encoder(source, options.pooling or _pooling(source))
-        return load_classifier(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadModel(f"{source}: transformers cannot load it ({type(error).__name__})") from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -231,21 +209,17 @@ def _check_text_model(model: TextModel, options: ExportOptions) -> None:
         )
 
 
-def _check_difference(module: Any, model: TextModel) -> float:
+def _check_difference(original: Original, model: TextModel) -> float:
     """The largest difference between the original's and the graph's outputs, over texts of many
     lengths.
 
     Raises:
         BadModel: it is larger than `MAX_DIFFERENCE`.
     """
-    import torch
-
     largest = 0.0
     for ids, types in model.encode(SAMPLE_TEXTS[::7]):
-        arrays = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
-        with torch.inference_mode():
-            expected = module(*(torch.tensor([arrays[name]]) for name in module.inputs)).numpy()
-        largest = max(largest, float(np.abs(expected - model.run([(ids, types)])).max()))
+        difference = original(ids, types) - model.run([(ids, types)])
+        largest = max(largest, float(np.abs(difference).max()))
     if largest > MAX_DIFFERENCE:
         raise BadModel(
             f"the exported graph differs from the original by {largest:.2g}; not published"

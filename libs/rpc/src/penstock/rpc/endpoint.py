@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -28,13 +29,15 @@ from penstock.rpc.errors import (
     Fault,
     deadline_exceeded,
     invalid,
-    release_frames,
-    to_fault,
+    released,
     to_rpc_status,
 )
 from penstock.rpc.item_session import Session
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
+
+STREAM_AGE_JITTER = 0.2
+"""Share of a stream's age by which it is longer or shorter at most."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,25 @@ class EndpointHandlers:
     """The grpc.aio handlers of one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, tracer: Tracer, clock: Clock, default_deadline_s: float
+        self,
+        endpoint: Endpoint,
+        tracer: Tracer,
+        clock: Clock,
+        default_deadline_s: float,
+        stream_age_s: float = 0.0,
     ) -> None:
+        """Make them.
+
+        Args:
+            default_deadline_s: of calls that set none.
+            stream_age_s: about so long after its begin an item stream asks its peer to go on over
+                another one; 0: never.
+        """
         self._endpoint = endpoint
         self._dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self._clock = clock
         self._default_deadline_s = default_deadline_s
+        self._stream_age_s = stream_age_s
         self._sessions: set[Session] = set()
         self._callers = Callers(endpoint.limits) if endpoint.public else None
 
@@ -117,50 +133,66 @@ class EndpointHandlers:
         return grpc.stream_unary_rpc_method_handler(self._unary(rpc))
 
     def _unary(self, rpc: Rpc) -> Callable[[Any, Any], Any]:
-        dispatcher = self._dispatcher
-
         async def serve(_: Any, context: Any) -> bytes:
-            share, size = UNLIMITED, None
-            try:
-                call = self._timed(await self._caller(context), context)
-                share = self._join(call)
-                payload = await self._receive(context, share)
-                size = len(payload)
-                pending = dispatcher.begin(rpc, rpc.parse(payload), call)
-                response = pending.response
-                if response is None:
-                    response = await dispatcher.finish(pending)
-                return response.SerializeToString()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                await _refuse(context, error)
-                raise
-            finally:
-                self._leave(share, size)
+            answer = await self._answer(rpc, context)
+            return answer if isinstance(answer, bytes) else await _refuse(context, answer)
 
         return serve
+
+    async def _answer(self, rpc: Rpc, context: Any) -> bytes | Fault:
+        """The answer of a unary RPC. What is refused is refused outside of this: whatever raises
+        that keeps this frame, and with it the request, alive.
+        """
+        share, size = UNLIMITED, None
+        try:
+            call = self._timed(await self._caller(context), context)
+            share = self._join(call)
+            payload = await self._receive(context, share)
+            size = len(payload)
+            request = rpc.parse(payload)
+            del payload
+            pending = self._dispatcher.begin(rpc, request, call)
+            response = pending.response
+            if response is None:
+                response = await self._dispatcher.finish(pending)
+            return response.SerializeToString()
+        except Exception as error:
+            return released(error)
+        finally:
+            self._leave(share, size)
 
     def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[bytes]]:
         async def serve(_: Any, context: Any) -> AsyncIterator[bytes]:
-            share, size = UNLIMITED, None
-            try:
-                call = self._timed(await self._caller(context), context)
-                share = self._join(call)
-                payload = await self._receive(context, share)
-                size = len(payload)
-                chunks = self._dispatcher.stream(rpc, payload, call)
-                async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
-                    async for chunk in open_chunks:
-                        yield chunk
-            except (asyncio.CancelledError, GeneratorExit):
-                raise
-            except Exception as error:
-                await _refuse(context, error)
-            finally:
-                self._leave(share, size)
+            failed: Fault | None = None
+            async with aclosing(self._pieces(rpc, context)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if isinstance(piece, Fault):
+                        failed = piece
+                        break
+                    yield piece
+            if failed is not None:
+                await _refuse(context, failed)
 
         return serve
+
+    async def _pieces(self, rpc: Rpc, context: Any) -> AsyncIterator[bytes | Fault]:
+        """The pieces of a server-streaming RPC's answer, the last one a Fault where it failed, as
+        in `_answer`.
+        """
+        share, size = UNLIMITED, None
+        try:
+            call = self._timed(await self._caller(context), context)
+            share = self._join(call)
+            payload = await self._receive(context, share)
+            size = len(payload)
+            chunks = self._dispatcher.stream(rpc, payload, call)
+            async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+                async for chunk in open_chunks:
+                    yield chunk
+        except Exception as error:
+            yield released(error)
+        finally:
+            self._leave(share, size)
 
     def _exchange(self, frame: Any) -> Callable[[Any, Any], Any]:
         async def serve(_: Any, context: Any) -> None:
@@ -172,19 +204,33 @@ class EndpointHandlers:
                     item_call = self._item_call(caller)
                     session = Session(self._dispatcher, frame, self._clock, item_call, share)
                     await self._run(session, context)
+                return
             except Fault as fault:
-                await _refuse(context, fault)
+                failed = released(fault)
             finally:
                 self._leave(share, None)
+            await _refuse(context, failed)
 
         return serve
 
     async def _run(self, session: Session, context: Any) -> None:
         self._sessions.add(session)
+        moves = self._move_later(session)
         try:
             await session.run(context, grpc.aio.EOF)
         finally:
             self._sessions.discard(session)
+            if moves is not None:
+                moves.cancel()
+
+    def _move_later(self, session: Session) -> asyncio.TimerHandle | None:
+        """Let a stream's peer go on over another one in time; streams that began together do so at
+        different times.
+        """
+        if not self._stream_age_s:
+            return None
+        age_s = self._stream_age_s * random.uniform(1 - STREAM_AGE_JITTER, 1 + STREAM_AGE_JITTER)
+        return asyncio.get_running_loop().call_later(age_s, session.move)
 
     def _join(self, call: Call) -> CallerShare:
         """The caller's share, which the caller of this must `_leave`."""
@@ -254,10 +300,9 @@ class EndpointHandlers:
         )
 
 
-async def _refuse(context: Any, error: Exception) -> None:
-    """End a call with the failure, and forget what it went through."""
-    fault = to_fault(error)
-    release_frames(error)
+async def _refuse(context: Any, fault: Fault) -> NoReturn:
+    """End a call with a fault."""
     status = rpc_status.to_status(to_rpc_status(fault))
     context.set_trailing_metadata(status.trailing_metadata)
     await context.abort(fault.code, fault.message, status.trailing_metadata)
+    raise fault

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import traceback
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -238,13 +237,17 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
     return status
 
 
-def release_frames(error: BaseException) -> None:
-    """Forget the local variables of the calls that a handled failure came through.
+def released(error: BaseException) -> Fault:
+    """The fault of a failure that has been handled, without the calls that it came through.
 
-    A frame that raises what it holds in a variable is a cycle, which keeps the request alive until
-    the collector comes by: some hundred failures of large requests are gigabytes.
+    A frame that raises what it holds in a variable is a cycle, and grpc.aio keeps what ended a call
+    in another one: either keeps the request alive until the collector comes by, and some hundred
+    failures of large requests are gigabytes.
     """
+    fault = to_fault(error)
     seen: BaseException | None = error
     while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
+        behind = seen.__cause__ or seen.__context__
+        seen.__traceback__ = seen.__cause__ = seen.__context__ = None
+        seen = behind
+    return fault.with_traceback(None)

@@ -24,7 +24,7 @@ from penstock.rpc.errors import (
     deadline_exceeded,
     exhausted,
     invalid,
-    release_frames,
+    released,
     to_item_status,
     unavailable,
 )
@@ -130,9 +130,15 @@ class Session:
         """Ask the peer to send its items elsewhere. What it sent before it heard of that is served,
         for LINGER_S; the stream ends once it has closed its side, or all is answered.
         """
+        self.move()
+        asyncio.get_running_loop().call_later(LINGER_S, self._refuse)
+
+    def move(self) -> None:
+        """Ask the peer to send its items over another stream. This one serves whatever it still
+        brings, and ends once the peer has closed its side.
+        """
         self._says_draining = True
         self._wake.set()
-        asyncio.get_running_loop().call_later(LINGER_S, self._refuse)
 
     def _refuse(self) -> None:
         self._is_refusing = True
@@ -294,8 +300,7 @@ class Session:
         return error
 
     def _end(self, item_id: int, error: BaseException) -> None:
-        self._push(item_id, b"", to_item_status(error))
-        release_frames(error)
+        self._push(item_id, b"", to_item_status(released(error)))
 
     def _push(self, item_id: int, payload: bytes, status: common_pb2.ItemStatus | None) -> None:
         self._ready.append((item_id, payload, status))

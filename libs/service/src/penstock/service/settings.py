@@ -125,6 +125,12 @@ class ServiceSettings(BaseSettings):
     grace_s: float = Field(
         10.0, ge=0, description="seconds that calls in flight get to finish at shutdown"
     )
+    connection_age_s: float = Field(
+        1_800.0,
+        ge=0,
+        description="seconds after which a gRPC connection takes no new calls and its client opens "
+        "another, so that load reaches new processes; item streams move by themselves; 0: never",
+    )
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode]

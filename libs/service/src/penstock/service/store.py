@@ -27,6 +27,9 @@ SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
 Appendfsync = Literal["everysec", "always"]
+StoreName = Literal["ledger", "cache"]
+MAX_BYTES: dict[StoreName, int] = {"ledger": 0, "cache": 1 << 30}
+"""Of the embedded stores' data; 0: nothing is evicted."""
 """When the append-only file is synced; see `durability.py`."""
 
 
@@ -107,13 +110,31 @@ class EmbeddedStore:
     data: Path
     socket: Path
     appendfsync: Appendfsync = "everysec"
+    max_bytes: int = 0
+    """From here on the keys that were used longest ago are evicted; 0: nothing ever is."""
+
+    @classmethod
+    def of_home(cls, home: Path, name: StoreName, socket: Path) -> EmbeddedStore:
+        """One of the two stores of a home folder, whose data folder is made.
+
+        Raises:
+            CannotStart: the folder cannot be written.
+        """
+        data = home / "redis" / name
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotStart(
+                f"{data}: {error.strerror}; name a writable folder with PENSTOCK_HOME"
+            ) from None
+        return cls(data.resolve(), socket, max_bytes=MAX_BYTES[name])
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket}"
 
     def command(self) -> list[str]:
-        """The server's command line: an append-only file, and nothing is evicted."""
+        """The server's command line, with an append-only file."""
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
             raise CannotStart(f"socket path longer than {SOCKET_PATH_BYTES} bytes: {self.socket}")
         return [
@@ -132,8 +153,10 @@ class EmbeddedStore:
             self.appendfsync,
             "--save",
             "",
+            "--maxmemory",
+            str(self.max_bytes),
             "--maxmemory-policy",
-            "noeviction",
+            "allkeys-lru" if self.max_bytes else "noeviction",
             "--daemonize",
             "no",
             "--loglevel",

@@ -50,6 +50,7 @@ SETTINGS = frozenset(
         "decoder_threads",
         "default_deadline_ms",
         "default_model",
+        "connection_age_s",
         "drain_s",
         "embedder",
         "envoy_listen",

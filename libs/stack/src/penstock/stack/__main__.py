@@ -12,7 +12,7 @@ from typing import NoReturn
 from penstock.service.default_models import DEFAULT_MODELS
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
-from penstock.service.store import EmbeddedStore
+from penstock.service.store import MAX_BYTES, EmbeddedStore, StoreName
 from penstock.service.variables import unknown_variables
 from penstock.stack.shapes import DEFAULT_SHAPE, SHAPES, Layout
 from penstock.stack.workers import checked_number, number_of_workers
@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_shape(up_command)
     _add_config(commands.add_parser("config", help="check the configuration file"))
     redis_command = commands.add_parser(
-        "redis", help="run only the embedded store in the foreground"
+        "redis", help="run only one embedded store in the foreground"
+    )
+    redis_command.add_argument(
+        "store", choices=MAX_BYTES, help="ledger: never evicts; cache: of bounded size"
     )
     redis_command.add_argument(
         "--socket", type=Path, required=True, help="path of the unix socket to serve on"
@@ -87,25 +90,19 @@ def _add_shape(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _become_redis(data: Path, socket: Path) -> NoReturn:
+def _become_redis(home: Path, store: StoreName, socket: Path) -> NoReturn:
     """Replace this process by the store's server, so that signals reach it directly.
 
     Raises:
         CannotStart: no server can be found, or the folder cannot be written.
     """
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotStart(
-            f"{data}: {error.strerror}; name a writable folder with PENSTOCK_HOME"
-        ) from None
-    command = EmbeddedStore(data.resolve(), socket).command()
+    command = EmbeddedStore.of_home(home, store, socket).command()
     os.execv(command[0], command)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "redis":
-        _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
+        _become_redis(arguments.home, arguments.store, arguments.socket.absolute())
     if arguments.command == "cell":
         return _run_cells(arguments.services, number_of_workers(os.environ))
     if arguments.command == "config":

@@ -6,6 +6,7 @@ The parts after the requests (one for each service) are the modules of `demo_par
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import statistics
@@ -29,7 +30,7 @@ from penstock.stack.configuration import api_key
 from penstock.stack.demo_parts import PARTS
 from penstock.stack.demo_parts.cache import PRICE as CACHE_PART_PRICE
 from penstock.stack.demo_parts.limiter import BUDGET, BUDGET_TENANT
-from penstock.stack.demo_parts.scaler import pool
+from penstock.stack.demo_parts.scaler import Starting, peak_announced, pool
 from penstock.stack.demo_parts.upstream import PRICE as UPSTREAM_PART_PRICE
 from penstock.stack.log import LogStream
 from penstock.stack.plan import DEFAULT_MODEL
@@ -44,6 +45,10 @@ from rich.table import Table
 
 CALLERS = 8
 DEADLINE_S = 30.0
+PEAK_ANNOUNCED_BEFORE = "router"
+"""The part before which demand is reported to the scaler. Those before it measure the encoder's own
+instances, and the scaler starts more of them.
+"""
 TRACED_REQUESTS = 12
 """The first requests, among which the trace to show is chosen."""
 OPENING = (
@@ -134,10 +139,14 @@ async def _run(stack: Stack, console: Console) -> dict[str, float]:
         "p50_ms": round(statistics.median(latencies), 2),
         "p99_ms": round(_p99(latencies), 2),
     }
-    for name in PARTS:
-        part = importlib.import_module(f"penstock.stack.demo_parts.{name}")
-        console.rule(f"[bold]{part.TITLE}")
-        figures |= await part.run(stack, console)
+    async with contextlib.AsyncExitStack() as owned:
+        starting: tuple[Starting, ...] = ()
+        for name in PARTS:
+            part = importlib.import_module(f"penstock.stack.demo_parts.{name}")
+            if name == PEAK_ANNOUNCED_BEFORE:
+                starting = (await owned.enter_async_context(peak_announced(stack)),)
+            console.rule(f"[bold]{part.TITLE}")
+            figures |= await part.run(stack, console, *(starting if name == "scaler" else ()))
     return figures
 
 
@@ -231,12 +240,9 @@ async def _most_complete_trace(
     Later requests draw on a lease and on what the router knows of the cache, so they call fewer
     services.
     """
-    best = telemetry_pb2.GetTraceResponse()
-    for item in answered[:TRACED_REQUESTS]:
-        trace = await fetch_trace(stack, item.receipt.trace_id)
-        if len(services_in(trace)) > len(services_in(best)):
-            best = trace
-    return best
+    first = answered[:TRACED_REQUESTS]
+    traces = await asyncio.gather(*(fetch_trace(stack, item.receipt.trace_id) for item in first))
+    return max(traces, key=lambda trace: len(services_in(trace)))
 
 
 def result_line(figures: dict[str, float]) -> str:

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from penstock.service.default_models import CHAT, ENCODER
-from penstock.service.store import EmbeddedStore
+from penstock.service.store import EmbeddedStore, StoreName
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
 from penstock.stack.shapes import BESIDE, CELL, Shape
@@ -21,7 +20,6 @@ from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
-StoreName = Literal["ledger", "cache"]
 DEFAULT_MODEL = ENCODER
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
@@ -249,9 +247,7 @@ class StackPlan:
         )
 
     def _embedded(self, name: StoreName) -> EmbeddedStore:
-        folder = self.home / "redis" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock")
+        return EmbeddedStore.of_home(self.home, name, self.sockets / f"{name}.sock")
 
     def _process(self, name: str, module: str = "", **settings: str) -> Program:
         """A service as a process; `module` is its package, by default that of its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Supervisor:
         self._restart = restart or RestartPolicy()
         self._children: dict[str, Child] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stages: dict[str, int] = {}
+        self._numbers = itertools.count()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def child(self, name: str) -> Child | None:
@@ -79,7 +82,9 @@ class Supervisor:
         Raises:
             CannotStart: one of them refused to start, or is not ready after `timeout_s`.
         """
+        stage = next(self._numbers)
         for program in programs:
+            self._stages[program.name] = stage
             self._tasks[program.name] = asyncio.create_task(
                 self._run_and_restart(program, optional), name=f"supervise {program.name}"
             )
@@ -93,6 +98,7 @@ class Supervisor:
 
     async def stop_one(self, name: str, grace_s: float = 10.0) -> None:
         """Stop one program and do not restart it."""
+        self._stages.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is None:
             return
@@ -102,9 +108,13 @@ class Supervisor:
             await child.stop(grace_s)
 
     async def stop(self, grace_s: float = 10.0) -> None:
-        """Stop everything in reverse order of starting; returns when no process is left."""
-        for name in reversed(list(self._tasks)):
-            await self.stop_one(name, grace_s)
+        """Stop everything in reverse order of starting, and at once what was started together;
+        returns when no process is left.
+        """
+        while self._stages:
+            last = max(self._stages.values())
+            names = [name for name, stage in self._stages.items() if stage == last]
+            await asyncio.gather(*(self.stop_one(name, grace_s) for name in names))
 
     async def _run_and_restart(self, program: Program, optional: bool) -> None:
         crashes, was_started = 0, False

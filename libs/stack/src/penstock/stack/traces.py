@@ -35,11 +35,12 @@ async def fetch_trace(
     end_s = time.monotonic() + TRACE_WAIT_S
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        while time.monotonic() < end_s and len(services_in(trace)) < min_services:
-            await asyncio.sleep(POLL_S)
+        while True:
             try:
                 trace = await telemetry.GetTrace(request, metadata=metadata, timeout=GET_TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
-    return trace
+            if time.monotonic() >= end_s or len(services_in(trace)) >= min_services:
+                return trace
+            await asyncio.sleep(POLL_S)

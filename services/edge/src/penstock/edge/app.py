@@ -16,9 +16,10 @@ from urllib.parse import unquote
 import orjson
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.edge.anthropic_messages.wire import AnthropicMessages
 from penstock.edge.call_options import PREFIX, options_of, timeout_s
 from penstock.edge.caller import KeyLimits, Refused, key_of
-from penstock.edge.conversations import LEAVING, RECEIPT_HEADER, Conversations
+from penstock.edge.conversations import LEAVING, RECEIPT_HEADER, Conversations, Keeping
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of, refusal_of
 from penstock.edge.http_exchange import (
@@ -30,6 +31,8 @@ from penstock.edge.http_exchange import (
     Send,
 )
 from penstock.edge.openai_chat.wire import ChatCompletions
+from penstock.edge.openai_responses.response_keeper import WIRE as RESPONSES_WIRE
+from penstock.edge.openai_responses.response_keeper import ResponseKeeper
 from penstock.edge.openai_rest.embeddings import embeddings_body, read_embeddings
 from penstock.edge.openai_rest.models import model_body, models_body
 from penstock.edge.openai_rest.rerank import read_rerank, rerank_body
@@ -45,9 +48,10 @@ from penstock.rpc.errors import to_fault
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
-MODELS, RECEIPTS = "/v1/models", "/v1/receipts"
-OPENAI = ChatCompletions()
-WIRES: dict[str, Wire] = {"/v1/chat/completions": OPENAI}
+MODELS, RECEIPTS, RESPONSES = "/v1/models", "/v1/receipts", "/v1/responses"
+MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+OPENAI, ANTHROPIC = ChatCompletions(), AnthropicMessages()
+WIRES: dict[str, Wire] = {"/v1/chat/completions": OPENAI, MESSAGES: ANTHROPIC}
 """The wire of each path that answers conversations."""
 Act = Callable[["Served"], Awaitable[None]]
 
@@ -63,8 +67,14 @@ class EdgeApp:
     """The ASGI application."""
 
     def __init__(
-        self, router: RouterCalls, settings: EdgeSettings, clock: Clock, telemetry: Telemetry
+        self,
+        router: RouterCalls,
+        responses: ResponseKeeper,
+        settings: EdgeSettings,
+        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
+        self._responses = responses
         self._router = router
         self._settings = settings
         self._clock = clock
@@ -77,6 +87,8 @@ class EdgeApp:
             ("POST", "/v1/embeddings"): self._embed,
             ("POST", "/v1/rerank"): self._rerank,
             ("GET", MODELS): self._models,
+            ("POST", COUNT_TOKENS): self._count_tokens,
+            ("POST", RESPONSES): self._respond,
             **{("POST", path): self._converse for path in WIRES},
         }
         self._paths = {path for _, path in self._acts}
@@ -92,7 +104,7 @@ class EdgeApp:
         number = secrets.token_hex(16)
         for header in ("x-request-id", "request-id"):
             exchange.add_header(header, f"req_{number}")
-        wire = WIRES.get(exchange.path, OPENAI)
+        wire: Wire = ANTHROPIC if exchange.path.startswith(MESSAGES) else OPENAI
         work = asyncio.create_task(self._answer(exchange, wire, number))
         with self.draining.counted(work):
             try:
@@ -150,10 +162,11 @@ class EdgeApp:
             return self._model
         if method == "GET" and path.startswith(f"{RECEIPTS}/"):
             return self._receipt
+        if path.startswith(f"{RESPONSES}/") and method in ("GET", "DELETE"):
+            return self._kept_response
         if path in self._paths:
             raise Refused(Failure(FailureKind.NO_SUCH_METHOD, f"{path} does not take {method}"))
-        message = f"there is no {path}; see the documentation for the paths"
-        raise Refused(Failure(FailureKind.NOT_FOUND, message, code="unknown_url"))
+        raise Refused(_no_path(path))
 
     async def _body(self, exchange: HttpExchange) -> bytes:
         settings = self._settings
@@ -165,14 +178,47 @@ class EdgeApp:
         body = await self._body(exchange)
         asked = wire.read(body, exchange.headers)
         asked.task.MergeFrom(_as_it_came(exchange, body))
+        await self._answer_asked(served, wire, asked)
+
+    async def _respond(self, served: Served) -> None:
+        exchange = served.exchange
+        body = await self._body(exchange)
+        asked = await self._responses.read(served.key, body, exchange.headers)
+        await self._answer_asked(served, RESPONSES_WIRE, asked, self._responses.of(served.key))
+
+    async def _answer_asked(
+        self, served: Served, wire: Wire, asked: Asked, keeping: Keeping | None = None
+    ) -> None:
+        exchange = served.exchange
         options = options_of(asked, exchange.headers)
         _name_ignored(exchange, asked.ignored)
         identity = Identity(served.number, int(self._clock.time()), asked.model)
         answer = self._conversations.stream if asked.streams else self._conversations.whole
         await self._unless_left(
             exchange,
-            answer(exchange, wire, asked, options, identity, served.call, served.key),
+            answer(exchange, wire, asked, options, identity, served.call, served.key, keeping),
         )
+
+    async def _count_tokens(self, served: Served) -> None:
+        exchange = served.exchange
+        asked = ANTHROPIC.read_count(await self._body(exchange), exchange.headers)
+        _name_ignored(exchange, asked.ignored)
+        await self._available(served)  # Only a key in force is answered.
+        await exchange.reply(200, ANTHROPIC.count(asked))
+
+    async def _kept_response(self, served: Served) -> None:
+        exchange, key = served.exchange, served.key
+        await self._available(served)  # Only a key in force sees what it was told before.
+        response_id, _, rest = exchange.path.removeprefix(f"{RESPONSES}/").partition("/")
+        if exchange.method == "DELETE" and not rest:
+            await exchange.reply(200, await self._responses.delete(key, response_id))
+        elif exchange.method == "GET" and not rest:
+            await exchange.reply(200, await self._responses.response(key, response_id))
+        elif exchange.method == "GET" and rest == "input_items":
+            items = await self._responses.input_items(key, response_id, exchange.query)
+            await exchange.reply(200, items)
+        else:
+            raise Refused(_no_path(exchange.path))
 
     async def _embed(self, served: Served) -> None:
         exchange = served.exchange
@@ -261,9 +307,14 @@ def _as_it_came(exchange: HttpExchange, body: bytes) -> inference_pb2.GenerateTa
 EMPTY_TASK = inference_pb2.GenerateTask()
 
 
+def _no_path(path: str) -> Failure:
+    message = f"there is no {path}; see the documentation for the paths"
+    return Failure(FailureKind.NOT_FOUND, message, code="unknown_url")
+
+
 def _route_name(path: str) -> str:
     """The path without what differs from call to call."""
-    for prefix in (MODELS, RECEIPTS):
+    for prefix in (MODELS, RECEIPTS, RESPONSES):
         if path.startswith(f"{prefix}/"):
             return f"{prefix}/{{id}}"
     return path

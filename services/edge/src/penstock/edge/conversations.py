@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of
@@ -28,6 +29,24 @@ COMMENT = b": waiting for the answer\n\n"
 LEAVING = Failure(
     FailureKind.OVERLOADED, "the server is being stopped; send the request again", may_retry=True
 )
+
+
+class Keeping(Protocol):
+    """Keeps answers of one caller before their end is told."""
+
+    async def whole(
+        self,
+        result: inference_pb2.GenerateResult,
+        usage: common_pb2.Usage,
+        asked: Asked,
+        identity: Identity,
+    ) -> None:
+        """Keep a whole answer."""
+        ...
+
+    async def streamed(self, events: Events) -> None:
+        """Keep an answer whose last events are made."""
+        ...
 
 
 class Conversations:
@@ -50,8 +69,12 @@ class Conversations:
         identity: Identity,
         call: Call,
         key: str,
+        keeping: Keeping | None = None,
     ) -> None:
         """Answer in one piece.
+
+        Args:
+            keeping: keeps the answer; None keeps nothing.
 
         Raises:
             Fault: as the router says.
@@ -60,6 +83,8 @@ class Conversations:
         answer = await self._router.call("Generate", request, call, key)
         self._receipts.keep(key, answer.receipt)
         exchange.add_header(RECEIPT_HEADER, receipt_header(answer.receipt))
+        if keeping is not None:
+            await keeping.whole(answer.result, answer.receipt.usage, asked, identity)
         body: bytes = answer.result.wire_body
         if not body:
             body = wire.whole(answer.result, answer.receipt.usage, asked, identity)
@@ -74,9 +99,13 @@ class Conversations:
         identity: Identity,
         call: Call,
         key: str,
+        keeping: Keeping | None = None,
     ) -> None:
         """Answer by events. A failure before the first piece has a status of its own; a later one
         is the last event.
+
+        Args:
+            keeping: keeps the answer; None keeps nothing.
 
         Raises:
             Fault: before anything was sent.
@@ -89,10 +118,11 @@ class Conversations:
             try:
                 if not first.exception() and first.result().chunk.wire_piece:
                     await self._pass_on(exchange, first.result(), messages, key)
-                else:
-                    await self._begin(exchange)
-                    await exchange.send_events(events.start())
-                    await self._send_all(exchange, events, first, messages, key)
+                    return
+                await self._begin(exchange)
+                await exchange.send_events(events.start())
+                receipt = await self._send_pieces(exchange, events, first, messages)
+                await self._end(exchange, events, receipt, key, keeping)
             except Fault as fault:
                 await self._fail(exchange, events, failure_of(fault))
             except asyncio.CancelledError:
@@ -144,14 +174,14 @@ class Conversations:
         await exchange.send_events(_receipt_note(receipt))
         await exchange.end_events()
 
-    async def _send_all(
+    async def _send_pieces(
         self,
         exchange: HttpExchange,
         events: Events,
         first: asyncio.Task[Any],
         messages: AsyncIterator[Any],
-        key: str,
-    ) -> None:
+    ) -> common_pb2.Receipt:
+        """Send the answer as it comes; returns its receipt."""
         receipt: common_pb2.Receipt | None = None
         async with _Beat(exchange, events, self._settings.keep_alive_s) as beat:
             message = first.result()
@@ -165,8 +195,21 @@ class Conversations:
                 message = await anext(messages, None)
         if receipt is None:
             raise internal("the answer ended without its receipt")
+        return receipt
+
+    async def _end(
+        self,
+        exchange: HttpExchange,
+        events: Events,
+        receipt: common_pb2.Receipt,
+        key: str,
+        keeping: Keeping | None,
+    ) -> None:
         self._receipts.keep(key, receipt)
-        await exchange.send_events(_receipt_note(receipt) + events.end(receipt.usage))
+        last = events.end(receipt.usage)
+        if keeping is not None:
+            await keeping.streamed(events)
+        await exchange.send_events(_receipt_note(receipt) + last)
         await exchange.end_events()
 
     async def _fail(self, exchange: HttpExchange, events: Events, failure: Failure) -> None:

@@ -30,3 +30,11 @@ class EdgeSettings(ServiceSettings):
     kept_receipts: int = Field(
         10_000, gt=0, description="latest receipts that can be asked for by their identifier"
     )
+    response_ttl_s: int = Field(
+        30 * 24 * 3600,
+        gt=0,
+        description="seconds for which a response is kept after it was last needed",
+    )
+    max_response_bytes: int = Field(
+        64 << 20, gt=0, description="bytes of the responses that are kept of one key"
+    )

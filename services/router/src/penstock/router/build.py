@@ -174,6 +174,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
+            background.start(admission.settle_left_behind(), "overdrafts left behind")
         if shared is not None:
             shared.start()
 
@@ -291,6 +292,7 @@ def _admission(
         settings.limiter_loss,
         max_output_tokens,
         settings.lease_overdraft_share,
+        settings.home / "overdrafts",
     )
 
 

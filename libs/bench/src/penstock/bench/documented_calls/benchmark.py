@@ -35,16 +35,25 @@ BOUNDS = {"grpcurl_lines_failed": Bound("<=", 0)}
 
 def run(options: Options) -> Result:
     """Run all lines; quick: only the first."""
-    calls = list(documented_calls(ROOT))[: 1 if options.quick else None]
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        outcomes = runner.run(_outcomes(calls))
-    failed = [outcome for outcome in outcomes if outcome.status != 0]
-    figures = {"grpcurl_lines_failed": len(failed), "grpcurl_lines": len(outcomes)}
+    outcomes = run_all_lines(options.quick)
+    figures = {"grpcurl_lines_failed": count_failed(outcomes), "grpcurl_lines": len(outcomes)}
     rows = tuple(
         (outcome.call.page, outcome.call.line.rpartition(" ")[2], _verdict(outcome))
         for outcome in outcomes
     )
     return Result(figures, BOUNDS, {}, (Table("Lines", ("page", "method", "outcome"), rows),))
+
+
+def run_all_lines(quick: bool = False) -> list[Outcome]:
+    """Start a stack and run every documented line against it; quick: only the first."""
+    calls = list(documented_calls(ROOT))[: 1 if quick else None]
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_outcomes(calls))
+
+
+def count_failed(outcomes: Sequence[Outcome]) -> int:
+    """How many lines did not do what their page says."""
+    return sum(outcome.status != 0 for outcome in outcomes)
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -85,15 +85,22 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, tenants: Sequence[str], rules: Sequence[Mapping[str, object]]
+    folder: Path,
+    tenants: Sequence[str],
+    rules: Sequence[Mapping[str, object]],
+    of_routers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
-    """Start everything with its data in `folder`, and stop it afterwards."""
+    """Start everything with its data in `folder`, and stop it afterwards.
+
+    Args:
+        of_routers: further variables of the routers.
+    """
     sockets = socket_folder()
     children: dict[str, Child] = {}
     try:
         store = EmbeddedStore(folder / "store", sockets / "store.sock")
         store.data.mkdir(parents=True)
-        programs = _programs(folder, store, tenants, rules)
+        programs = _programs(folder, store, tenants, rules, of_routers or {})
         for program in programs:
             children[program.name] = await Child.start(program, _ignore)
             await _ready(program)
@@ -127,6 +134,7 @@ def _programs(
     store: EmbeddedStore,
     tenants: Sequence[str],
     rules: Sequence[Mapping[str, object]],
+    of_routers: Mapping[str, str],
 ) -> list[Program]:
     config = folder / "penstock.yaml"
     keys = [api_key(tenant, f"psk-{tenant}") for tenant in tenants]
@@ -150,6 +158,7 @@ def _programs(
         "PENSTOCK_CACHE_ADDRESS": "",
         "PENSTOCK_JOB_LEASE_MS": str(JOB_LEASE_MS),
         "PENSTOCK_JOB_ATTEMPTS": "100",
+        **of_routers,
     }
 
     def service(name: str, module: str, address: str, more: Mapping[str, str]) -> Program:

@@ -3,7 +3,7 @@
 `make fresh` runs the commands, each in a new clone of the committed tree, and appends to
 `docs/benchmarks/fresh.jsonl`; here that log is summed, the last run under each condition. The chat
 model is measured now: through the whole path, in turns with onnxruntime-genai asked directly with
-the same folder.
+the same folder. The documented `grpcurl` lines are run now as well.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from penstock.bench.documented_calls.benchmark import count_failed, run_all_lines
 from penstock.bench.fresh.__main__ import LOG
 from penstock.bench.fresh.chat import Comparison, compare
 from penstock.bench.fresh.conditions import CONDITIONS, undisturbed
@@ -36,6 +37,7 @@ BOUNDS = {
     "chat_first_token_vs_runtime": Bound("<=", 1.3),
     "chat_logit_cosine": Bound(">=", 0.999),
     "ready_s": Bound("<=", 6),
+    "grpcurl_lines_failed": Bound("<=", 0),
     "torch_imported": Bound("<=", 0),
 }
 PLAIN = [each.name for each in CONDITIONS if not each.cores and each.disturb is undisturbed]
@@ -58,6 +60,7 @@ def run(options: Options) -> Result:
         "chat_first_token_vs_runtime": chat.first_token_ratio,
         "chat_logit_cosine": cosine,
         "ready_s": chat.ready_s,
+        "grpcurl_lines_failed": count_failed(run_all_lines(options.quick)),
     }
     context = {"answers_a_side": len(chat.path), "data": "four short questions"}
     return Result(figures, BOUNDS, context, (_runs_table(runs), _chat_table(chat)))

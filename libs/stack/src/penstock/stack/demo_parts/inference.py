@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel
 from penstock.stack.plan import DEFAULT_MODEL
@@ -19,10 +20,11 @@ from rich.table import Table
 
 TITLE = "inference: quantised against original"
 ORIGINAL = f"{DEFAULT_MODEL}-fp32"
-TIMED_TEXTS = 48
 WARM_UP_TEXTS = 4
-TRAINING_RUNS = 5
-"""Runs of each agent from which the class means are computed; the other runs are tested."""
+RUNS, TRAINING_RUNS = 5, 3
+"""Runs of each agent that are measured, and those of them from which the class means are computed;
+the other runs are tested.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,27 +58,25 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
 
 
 def _measure(model: TextModel, folder: Path) -> Measured:
-    requests = list(agent_requests())
-    texts = [request.text for request in requests][:TIMED_TEXTS]
-    size_bytes = (folder / "1" / "model.onnx").stat().st_size
-    return Measured(size_bytes, _ms_per_text(model, texts), _accuracy(model, requests))
-
-
-def _ms_per_text(model: TextModel, texts: Sequence[str]) -> float:
-    model.embed(texts[:WARM_UP_TEXTS])
+    requests = [request for request in agent_requests() if _run_of(request) <= RUNS]
+    model.embed([request.text for request in requests[:WARM_UP_TEXTS]])
     started_s = time.perf_counter()
-    for text in texts:
-        model.embed([text])
-    return (time.perf_counter() - started_s) * 1e3 / len(texts)
+    vectors = np.concatenate([model.embed([request.text]) for request in requests])
+    ms_per_text = (time.perf_counter() - started_s) * 1e3 / len(requests)
+    size_bytes = (folder / "1" / "model.onnx").stat().st_size
+    return Measured(size_bytes, ms_per_text, _accuracy(vectors, requests))
 
 
-def _accuracy(model: TextModel, requests: Sequence[AgentRequest]) -> float:
+def _run_of(request: AgentRequest) -> int:
+    return int(request.run_id.rpartition("-")[2])
+
+
+def _accuracy(vectors: NDArray[np.float32], requests: Sequence[AgentRequest]) -> float:
     """Share of texts whose own step has the nearest class mean, for each agent among its ten steps.
 
-    The means come from the first half of the agent's runs, the tested texts from the second.
+    The means come from the agent's first runs, the tested texts from the others.
     """
-    vectors = np.concatenate([model.embed([request.text]) for request in requests])
-    runs = np.array([int(request.run_id.rpartition("-")[2]) for request in requests])
+    runs = np.array([_run_of(request) for request in requests])
     steps = np.array([request.step for request in requests])
     tenants = np.array([request.tenant for request in requests])
     right = tested = 0

@@ -26,8 +26,8 @@ SLOWED = INSTANCES[-1]
 FAST_S, SLOW_S = 0.010, 0.080
 """Seconds a request, one at a time."""
 CALLERS = 6
-WARM_UP_S = 0.75
-BEFORE_S, REACTING_S, AFTER_S = 2.0, 1.5, 4.0
+WARM_UP_S = 0.5
+BEFORE_S, REACTING_S, AFTER_S = 1.0, 1.0, 1.5
 """Lengths of the phases; in the second the router notices the slow instance."""
 CALL_TIMEOUT_S = 10
 

@@ -1,15 +1,18 @@
 """Demand nears its daily peak: the scaler forecasts it and starts instances before it comes.
 
-Then one instance is to be taken away; the scaler replaces it and drains it. Instances are processes
+The demand is reported while other parts run, since learning from it and starting take a while. Then
+one instance is to be taken away; the scaler replaces it and drains it. Instances are processes
 on this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from penstock.api.router.v1 import router_pb2
@@ -38,6 +41,7 @@ SHOWN_EXPERTS = 4
 
 Stub = scaler_pb2_grpc.ScalerServiceStub
 Metadata = tuple[tuple[str, str], ...]
+Starting = asyncio.Task[float | None]
 
 
 def pool() -> dict[str, Any]:
@@ -66,12 +70,30 @@ def pool() -> dict[str, Any]:
     }
 
 
-async def run(stack: Stack, console: Console) -> dict[str, float]:
-    """Report ten days of demand that is about to peak, then announce the end of an instance."""
+@contextlib.asynccontextmanager
+async def peak_announced(stack: Stack) -> AsyncIterator[Starting]:
+    """Report ten days of demand that is about to peak; until the block ends, watch for instances.
+
+    Yields what gives the seconds until a second instance served, or None where none did in time.
+    """
+    starting = asyncio.create_task(_start_before_peak(stack), name="instances before the peak")
+    try:
+        yield starting
+    finally:
+        starting.cancel()
+        await asyncio.wait([starting])
+
+
+async def run(stack: Stack, console: Console, starting: Starting) -> dict[str, float]:
+    """Show what the forecast made the scaler do, then announce the end of an instance."""
     metadata = ((TOKEN_KEY, stack.internal_token),)
+    took_s = await starting
+    if took_s is None:
+        console.print(f"[red]{POOL}-2 did not start in time[/]")
+    else:
+        console.print(f"{POOL}-2 served {took_s:.1f} s after the report, before the peak")
     async with open_channel(stack.addresses["scaler"]) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
-        started = await _start_before_peak(stack, scaler, metadata, console)
         forecast = await scaler.GetForecast(
             scaler_pb2.GetForecastRequest(pool=POOL), metadata=metadata
         )
@@ -83,25 +105,21 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
         replaced = await _replace_terminated(stack, scaler, metadata, console)
     return {
         "scaler_decisions": len(decisions.decisions),
-        "scaler_started": int(started),
+        "scaler_started": int(took_s is not None),
         "scaler_replaced_and_drained": int(replaced),
     }
 
 
-async def _start_before_peak(
-    stack: Stack, scaler: Stub, metadata: Metadata, console: Console
-) -> bool:
-    """Report the history; whether a second instance then serves."""
+async def _start_before_peak(stack: Stack) -> float | None:
+    """Report the history; the seconds until a second instance serves, None where none does."""
+    metadata = ((TOKEN_KEY, stack.internal_token),)
     report = scaler_pb2.ReportDemandRequest(pool=POOL, samples=_history())
-    await scaler.ReportDemand(report, metadata=metadata, timeout=10)
+    async with open_channel(stack.addresses["scaler"]) as channel:
+        scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
+        await scaler.ReportDemand(report, metadata=metadata, timeout=10)
     reported_s = time.monotonic()
     started = await _wait_for_instance(stack, f"{POOL}-2", registered=True)
-    took_s = time.monotonic() - reported_s
-    if started:
-        console.print(f"{POOL}-2 serves {took_s:.1f} s after the report, before the peak")
-    else:
-        console.print(f"[red]{POOL}-2 did not start in time[/]")
-    return started
+    return time.monotonic() - reported_s if started else None
 
 
 async def _replace_terminated(

@@ -47,7 +47,7 @@ def head_of(identity: Identity) -> Json:
 
 
 @pure
-def finish_of(reason: int, *, has_calls: bool) -> str:
+def finish_of(reason: pb.FinishReason, *, has_calls: bool) -> str:
     """Why an answer ended. One that asks for calls ended for them, whatever the provider said:
     clients look at nothing else.
     """

@@ -43,4 +43,5 @@ def _model(name: str) -> Json:
         "type": "model",
         "display_name": name,
         "created_at": CREATED_AT,
+        "lifecycle": "active",
     }

@@ -8,7 +8,8 @@ is returned, which waits until nothing of it is in flight.
 While the limiter or its store does not answer, a lease is used past its time: the ledger counts the
 whole share as spent from its expiry until it is returned, so this overshoots nothing. What may be
 spent beyond the share then is the overdraft: a part of it for new calls (`overdraft_share`), and
-what streams that run already go on to say. It is logged, and settled with the lease.
+what streams that run already go on to say. It is written into a journal on this machine first, and
+settled with the lease, or by the next process where this one is killed.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ import logging
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
+from penstock.router.admission.lease import (
+    FIRST_CALLS,
+    NOTHING,
+    PARTS,
+    Amounts,
+    Lease,
+    SpendPath,
+)
 from penstock.router.admission.limiter_calls import ANSWER_S, LimiterCalls, to_amount
+from penstock.router.admission.overdraft_journal import OverdraftJournal
+from penstock.router.admission.returned_leases import return_lease
 from penstock.router.stages import Deferred
-from penstock.rpc.call import Call, Principal
+from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
-UNBOUNDED = 2**53 - 1
-"""Share of a path on which no rule counts anything."""
-MARGIN = 0.2
-"""Part of a lease's time in which it is no longer used."""
-RENEW_AT = 0.5
-"""A lease is renewed when so much of its share or of its time has gone."""
-FIRST_CALLS = 32
-"""A new lease asks for so many calls like the one at hand."""
 KEEP_EVERY_S = 0.25
 EXPECTED_KEPT_S = 60.0
 """How long it is remembered that a path holds what calls are expected to cost."""
@@ -49,84 +50,21 @@ MAX_LEASES = 20_000
 """Leases at a time, and paths that are remembered as too tight; beyond this calls hold for
 themselves.
 """
-MIN_USE_S = 0.05
-"""Shortest time that a rate of use is taken over."""
-
-Amounts = tuple[int, int, int]
-"""Requests, tokens, micro-dollars."""
-NOTHING: Amounts = (0, 0, 0)
-PARTS = (0, 1, 2)
-
-
-class SpendPath(NamedTuple):
-    """Who spends, on which model, how urgently: what limits are looked up by."""
-
-    principal: Principal
-    model: str
-    priority: int
-
-
-@dataclass(slots=True)
-class Lease:
-    """A share that is here. Lists hold requests, tokens and micro-dollars."""
-
-    id: str
-    path: SpendPath
-    good_until_s: float
-    renew_at_s: float
-    left: list[int]
-    low: list[int]
-    """Below this, the lease is renewed."""
-    in_flight: list[int] = field(default_factory=lambda: [0, 0, 0])
-    """Admitted and not yet settled, at what it may cost at most."""
-    spent: list[int] = field(default_factory=lambda: [0, 0, 0])
-    used: list[int] = field(default_factory=lambda: [0, 0, 0])
-    """Admitted since the last renewal: what the next share is sized by."""
-    since_s: float = 0.0
-    ttl_s: float = 0.0
-    overdraft: Amounts = NOTHING
-    """What may be spent beyond the share: nothing while the limiter answers."""
-    is_scarce: bool = False
-    """Whether less was granted than was asked for."""
-    is_unanswered: bool = False
-    """Whether the limiter or its store has not answered the last renewal."""
-    renewing: asyncio.Task[None] | None = None
-    over: bool = False
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether no rule counts anything on the path."""
-        return min(self.left) >= UNBOUNDED // 2
-
-    def covers(self, amounts: Amounts) -> bool:
-        """Whether so much is left."""
-        left, over = self.left, self.overdraft
-        return (
-            left[0] + over[0] >= amounts[0]
-            and left[1] + over[1] >= amounts[1]
-            and left[2] + over[2] >= amounts[2]
-        )
-
-    def take(self, amounts: Amounts) -> None:
-        """Take what a call may cost."""
-        for part in PARTS:
-            self.left[part] -= amounts[part]
-            self.in_flight[part] += amounts[part]
-            self.used[part] += amounts[part]
-
-    @property
-    def is_low(self) -> bool:
-        """Whether so little is left that it is to be renewed."""
-        left, low = self.left, self.low
-        return left[0] < low[0] or left[1] < low[1] or left[2] < low[2]
 
 
 class Leases:
     """The leases of this router. Owner must `close` it, after the last settlement."""
 
-    def __init__(self, limiter: LimiterCalls, clock: Clock, overdraft_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        limiter: LimiterCalls,
+        clock: Clock,
+        journal: OverdraftJournal,
+        overdraft_share: float = 0.0,
+    ) -> None:
         self._limiter = limiter
         self._clock = clock
+        self._journal = journal
         self._overdraft_share = overdraft_share
         self._leases: dict[SpendPath, Lease] = {}
         self._ending: dict[str, Lease] = {}
@@ -144,10 +82,19 @@ class Leases:
             return None
         if not lease.covers(amounts):
             return None
-        lease.take(amounts)
+        self._take(lease, amounts)
         if lease.renewing is None and lease.is_low:
             self._renew_later(lease)
         return lease
+
+    def _take(self, lease: Lease, amounts: Amounts) -> None:
+        lease.take(amounts)
+        if lease.is_overdrawn:
+            self._record(lease)
+
+    def _record(self, lease: Lease) -> None:
+        ago_s = self._clock.monotonic() - lease.since_s
+        self._journal.record(lease, self._clock.time() - ago_s)
 
     async def draw_granted(
         self, path: SpendPath, call: Call, amounts: Amounts, *, unpriced: bool, ends_s: float
@@ -182,7 +129,7 @@ class Leases:
         if not lease.covers(more) and not lease.over:
             await asyncio.shield(self._renew_later(lease, more))
         if lease.covers(more) or lease.is_unanswered:
-            lease.take(more)
+            self._take(lease, more)
             return True
         self._drop(lease)
         await asyncio.shield(self._renew_later(lease))
@@ -214,11 +161,9 @@ class Leases:
 
     def settle(self, lease: Lease, amounts: Amounts, spent: Amounts | None) -> None:
         """Book what a call has spent of what it drew; None is nothing."""
-        done = spent or NOTHING
-        for part in PARTS:
-            lease.in_flight[part] -= amounts[part]
-            lease.spent[part] += done[part]
-            lease.left[part] += amounts[part] - done[part]
+        lease.settle(amounts, spent or NOTHING)
+        if lease.id in self._journal:
+            self._record(lease)
         if lease.over and not lease.in_flight[0]:
             self._give_back(lease)
 
@@ -270,11 +215,7 @@ class Leases:
         if answer.holds_expected:
             self._expecting_until_s.put(path, now + EXPECTED_KEPT_S)
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
-        good_until_s, renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
-        low = _low(granted)
-        lease = self._leases[path] = Lease(
-            request.lease_id, path, good_until_s, renew_at_s, granted, low, since_s=now, ttl_s=ttl_s
-        )
+        lease = self._leases[path] = Lease.granted(request.lease_id, path, granted, now, ttl_s)
         lease.is_scarce = any(granted[part] < amounts[part] * FIRST_CALLS for part in PARTS)
         return True
 
@@ -295,15 +236,11 @@ class Leases:
 
     async def _renewed(self, lease: Lease, needed: Amounts) -> None:
         now, reported = self._clock.monotonic(), list(lease.spent)
-        ttl_s = lease.ttl_s
-        scale = 0.0 if lease.over else ttl_s / max(now - lease.since_s, MIN_USE_S)
-        wanted = [
-            lease.in_flight[part] + max(round(lease.used[part] * scale), needed[part] * FIRST_CALLS)
-            for part in PARTS
-        ]
         call = Call(lease.path.principal, lease.path.priority, deadline_s=now + ANSWER_S)
         request = pb.RenewLeaseRequest(
-            lease_id=lease.id, spent=to_amount(reported), wanted=to_amount(wanted)
+            lease_id=lease.id,
+            spent=to_amount(reported),
+            wanted=to_amount(lease.wanted(now, needed)),
         )
         answer: pb.RenewLeaseResponse = await self._limiter.ask("RenewLease", request, call)
         if answer.decision.verdict == pb.VERDICT_STORE_UNAVAILABLE:
@@ -314,22 +251,21 @@ class Leases:
             self._drop(lease)
             return
         granted = (answer.granted.requests, answer.granted.tokens, answer.granted.microusd)
-        for part in PARTS:
-            settled = lease.spent[part] - reported[part]
-            lease.left[part] = granted[part]
-            if granted[part] < UNBOUNDED:
-                lease.left[part] -= settled + lease.in_flight[part]
-        lease.overdraft, lease.is_unanswered = NOTHING, False
-        lease.low, lease.used, lease.since_s = _low(lease.left), [0, 0, 0], now
-        lease.good_until_s, lease.renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
+        lease.refill(granted, reported, now)
+        if not lease.is_overdrawn:
+            self._journal.settled(lease.id)
 
     def _use_past_its_time(self, lease: Lease) -> None:
         """The limiter or its store has not answered: go on with what is in hand."""
         lease.is_unanswered = True
         lease.good_until_s = max(lease.good_until_s, lease.since_s + OVERTIME_S)
-        if lease.overdraft == NOTHING and self._overdraft_share > 0:
-            share = [held + part for held, part in zip(lease.left, lease.in_flight, strict=True)]
-            requests, tokens, microusd = (int(part * self._overdraft_share) for part in share)
+        if (
+            lease.overdraft == NOTHING
+            and self._overdraft_share > 0
+            and not lease.unlimited
+            and self._journal.is_ready()
+        ):
+            requests, tokens, microusd = (int(part * self._overdraft_share) for part in lease.share)
             lease.overdraft = (requests, tokens, microusd)
             log.warning(
                 "the limiter does not answer: %s may overdraw its lease for %s by %d requests, %d "
@@ -358,9 +294,12 @@ class Leases:
         return waiting
 
     def _return(self, lease_id: str, path: SpendPath, spent: Sequence[int]) -> asyncio.Task[None]:
-        request = pb.ReturnLeaseRequest(lease_id=lease_id, spent=to_amount(spent), model=path.model)
-        call = Call(path.principal, path.priority)
-        return self._limiter.later(self._limiter.repeat("ReturnLease", request, call))
+        return self._limiter.later(self._return_now(lease_id, path, spent))
+
+    async def _return_now(self, lease_id: str, path: SpendPath, spent: Sequence[int]) -> None:
+        """Where the limiter stays away, what was overdrawn stays in the journal."""
+        if await return_lease(self._limiter, lease_id, path, spent):
+            self._journal.settled(lease_id)
 
     async def keep(self) -> None:
         """Renew what is used or in flight and return what is not, for ever."""
@@ -376,11 +315,8 @@ class Leases:
                 elif lease.id not in self._ending and (now >= lease.good_until_s or not is_used):
                     self._drop(lease)
 
-    def return_all(self) -> None:
-        """Return every lease."""
+    async def close(self) -> None:
+        """Return every lease, those included whose grant is still under way."""
+        await asyncio.gather(*self._granting.values(), return_exceptions=True)
         for lease in list(self._leases.values()):
             self._drop(lease)
-
-
-def _low(share: list[int]) -> list[int]:
-    return [0 if part >= UNBOUNDED // 2 else int(part * RENEW_AT) for part in share]

@@ -11,14 +11,15 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal
 
 from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
-from penstock.router.admission.leases import NOTHING, Amounts, Lease, Leases, SpendPath
+from penstock.router.admission.lease import Amounts, Lease, SpendPath
+from penstock.router.admission.leases import Leases
 from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
 from penstock.router.admission.output_limit import (
     OutputLimit,
@@ -26,7 +27,11 @@ from penstock.router.admission.output_limit import (
     check_ceiling,
     output_limit,
 )
+from penstock.router.admission.overdraft_journal import OverdraftJournal
 from penstock.router.admission.refusals import refusal
+from penstock.router.admission.returned_leases import settle_left_behind
+from penstock.router.admission.settlements import Settlements
+from penstock.router.admission.ticket import Demand, Ticket, sum_of
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Admitted, Deferred, Spent
 from penstock.rpc.call import Call
@@ -48,35 +53,6 @@ EXTEND_TOKENS = 256
 UNLIMITED = "limiter unavailable: nothing was limited"
 
 
-class Demand(NamedTuple):
-    """What a call asks of the limits."""
-
-    path: SpendPath
-    amounts: Amounts
-    """At most."""
-    unpriced: bool
-    limit: OutputLimit
-    """The output that the amounts contain."""
-    is_leasable: bool
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What one admitted call may spend, and of which lease or hold."""
-
-    call: Call
-    amounts: Amounts
-    """What it has drawn from the lease, or else what it holds."""
-    lease: Lease | None = None
-    hold_id: str = ""
-    """Of a call from a lease: what the lease could not cover of a long answer."""
-    beyond_lease: Amounts = NOTHING
-    fence: int = 0
-    model: str = ""
-    covered_tokens: int = 0
-    """Output tokens that the hold covers."""
-
-
 class LimiterAdmission:
     """The admission stage of a router with a limiter. Owner must `close` it."""
 
@@ -88,15 +64,21 @@ class LimiterAdmission:
         on_loss: Literal["closed", "open"] = "closed",
         max_output_tokens: Callable[[str], int] = lambda _: 0,
         overdraft_share: float = 0.0,
+        overdrafts: Path | None = None,
     ) -> None:
         """Make the stage.
 
         Args:
             max_output_tokens: what a model's instances say of its longest answer; 0 for nothing.
+            overdraft_share: part of a lease that new calls may spend beyond it while the limiter is
+                away.
+            overdrafts: folder in which overdrafts are logged; None: new calls make none.
         """
         self._max_output_tokens = max_output_tokens
         self._limiter = LimiterCalls(peer, clock)
-        self._leases = Leases(self._limiter, clock, overdraft_share)
+        self._journal = OverdraftJournal(overdrafts)
+        self._leases = Leases(self._limiter, clock, self._journal, overdraft_share)
+        self._settlements = Settlements(self._limiter, self._leases, prices)
         self._prices = prices
         self._clock = clock
         self._on_loss = on_loss
@@ -262,12 +244,12 @@ class LimiterAdmission:
     async def _take_more(self, ticket: Ticket, more: Amounts) -> None:
         """Draw more from the call's lease, or hold it. Raises the refusal."""
         if ticket.lease is None:
-            ticket.amounts = _sum(ticket.amounts, more)
+            ticket.amounts = sum_of(ticket.amounts, more)
             await self._extend_hold(ticket, ticket.amounts)
         elif not ticket.hold_id and await self._leases.draw_more(ticket.lease, more):
-            ticket.amounts = _sum(ticket.amounts, more)
+            ticket.amounts = sum_of(ticket.amounts, more)
         else:
-            ticket.beyond_lease = _sum(ticket.beyond_lease, more)
+            ticket.beyond_lease = sum_of(ticket.beyond_lease, more)
             await self._hold_beyond_lease(ticket, ticket.beyond_lease)
 
     async def _extend_hold(self, ticket: Ticket, amounts: Amounts) -> None:
@@ -303,68 +285,23 @@ class LimiterAdmission:
         Only a hold needs a call for that.
         """
         ticket = admitted.ticket
-        if not isinstance(ticket, Ticket):
-            return None
-        booked = self._booked(receipt, spent)
-        if ticket.lease is not None and booked is None and not ticket.hold_id:
-            return self._leases.put_back(ticket.lease, ticket.amounts)
-        if ticket.lease is not None:
-            from_lease = booked and _least(booked, ticket.amounts) if ticket.hold_id else booked
-            self._leases.settle(ticket.lease, ticket.amounts, from_lease)
-            if not ticket.hold_id:
-                return None
-            booked = booked and from_lease and _difference(booked, from_lease)
-        call = Call(ticket.call.principal, ticket.call.priority)
-        if booked is None:
-            release = pb.ReleaseRequest(hold_id=ticket.hold_id, fence=ticket.fence)
-            return self._release(release, call)
-        commit = pb.CommitRequest(
-            hold_id=ticket.hold_id,
-            spent=to_amount(booked),
-            fence=ticket.fence,
-            model=ticket.model,
+        return (
+            self._settlements.settle(ticket, receipt, spent) if isinstance(ticket, Ticket) else None
         )
-        return self._commit(commit, call)
-
-    async def _release(self, release: pb.ReleaseRequest, call: Call) -> None:
-        answer: pb.ReleaseResponse | None = await self._limiter.repeat("Release", release, call)
-        if answer is not None and not answer.released:
-            log.warning(
-                "hold %s of %s had expired or was settled before it was released; what it had to "
-                "cost at least stays spent",
-                release.hold_id,
-                call.principal.organisation,
-            )
-
-    async def _commit(self, commit: pb.CommitRequest, call: Call) -> None:
-        answer: pb.CommitResponse | None = await self._limiter.repeat("Commit", commit, call)
-        if answer is not None and not answer.settled:
-            log.warning(
-                "hold %s of %s had expired or was settled before its call ended; what differs from "
-                "%d micro-dollars was booked as an adjustment",
-                commit.hold_id,
-                call.principal.organisation,
-                commit.spent.microusd,
-            )
-
-    def _booked(self, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Amounts | None:
-        if receipt is not None:
-            usage = receipt.usage
-            return 1, usage.input_tokens + usage.output_tokens, receipt.cost.paid_microusd
-        if spent is None:
-            return None
-        model, input_tokens, output_tokens = spent
-        cost = self._prices.value.cost_bound_microusd(model, input_tokens, output_tokens) or 0
-        return 1, input_tokens + output_tokens, cost
 
     async def keep(self) -> None:
         """Renew leases that are used and return those that are not, for ever."""
         await self._leases.keep()
 
+    async def settle_left_behind(self) -> None:
+        """Settle what killed processes of the same home folder had overdrawn, for ever."""
+        await settle_left_behind(self._journal, self._limiter, self._clock)
+
     async def close(self) -> None:
         """Return every lease; call after the last settlement."""
-        self._leases.return_all()
+        await self._leases.close()
         await self._limiter.close()
+        self._journal.close()
 
 
 def _from_lease(call: Call, request: ResolvedRequest, demand: Demand, lease: Lease) -> Admitted:
@@ -373,18 +310,6 @@ def _from_lease(call: Call, request: ResolvedRequest, demand: Demand, lease: Lea
     left_open = request.kind.open_ended and not request.estimate.output_tokens
     max_output_tokens = tokens if left_open else 0
     return Admitted(ticket, (note,) if note else (), max_output_tokens)
-
-
-def _sum(left: Amounts, right: Amounts) -> Amounts:
-    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
-
-
-def _difference(left: Amounts, right: Amounts) -> Amounts:
-    return left[0] - right[0], left[1] - right[1], left[2] - right[2]
-
-
-def _least(left: Amounts, right: Amounts) -> Amounts:
-    return min(left[0], right[0]), min(left[1], right[1]), min(left[2], right[2])
 
 
 def _route(request: ResolvedRequest) -> str:

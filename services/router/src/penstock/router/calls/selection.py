@@ -183,11 +183,15 @@ class Selection:
         """The instances of a model.
 
         Raises:
-            Fault: NOT_FOUND when there is none.
+            Fault: NOT_FOUND when there is none; UNAVAILABLE where this router may only not have
+                heard of it yet.
         """
         fleet = self._registry.fleets.get(model)
         if fleet is None:
             message = f"no instance serves {model!r}"
+            if not self._registry.is_complete:
+                message = f"{message} as far as this router knows, which has just started; retry"
+                raise unavailable(message, reason=Reason.NO_INSTANCE, retry_after_s=0.5)
             raise not_found("options.model", message, Reason.NO_MODEL)
         return fleet
 

@@ -83,7 +83,17 @@ class Registry:
         self._owned: set[str] = set()
         """Instances that registered here, and at no other router since."""
         self.shared = store is not None
+        self._is_read = store is None
+        self._complete_at_s = clock.monotonic() + settings.lease_ms / 1e3
         self.cold_starts = ColdStartQueue(clock)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a model that is not known here is served by nobody: false in a router that has
+        just started and has not been able to read what others know, until every instance has had
+        time to call.
+        """
+        return self._is_read or self._clock.monotonic() >= self._complete_at_s
 
     def notes(self) -> tuple[str, ...]:
         """What receipts should say of the registry."""
@@ -192,6 +202,7 @@ class Registry:
             self.cold_starts.forget_others()
             return
         self._note(True)
+        self._is_read = True
         self._routers = routers
         for fleet in self.fleets.values():
             fleet.routers = routers

@@ -175,7 +175,8 @@ class FittedExperts:
 
 def _forests(rows: int, seed: int) -> tuple[ExtraTreesRegressor, RandomForestRegressor]:
     """Untrained forests. In the random forest each tree sees half of the rows and tries a third of
-    the features at a split, Breiman's share for regression.
+    the features at a split, Breiman's share for regression. (A share would be taken of the sum of
+    the rows' weights, which grows with demand.)
     """
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
@@ -186,7 +187,7 @@ def _forests(rows: int, seed: int) -> tuple[ExtraTreesRegressor, RandomForestReg
             40,
             min_samples_leaf=min_leaf,
             max_features=1 / 3,
-            max_samples=0.5,
+            max_samples=max(1, rows // 2),
             random_state=seed + min_leaf,
         ),
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.spans import Source, SpanView, error_origin
@@ -47,8 +47,7 @@ FeatureValues = tuple[float, ...]
 """One value for each of FEATURES."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestGroup:
+class RequestGroup(NamedTuple):
     """Requests that are compared with each other; texts are empty where they do not apply."""
 
     service: str
@@ -83,8 +82,7 @@ NUMBERS = frozenset(
 """Attributes that features are made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureVector:
+class FeatureVector(NamedTuple):
     """One request in one process."""
 
     group: RequestGroup

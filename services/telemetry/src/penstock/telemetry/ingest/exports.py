@@ -33,6 +33,8 @@ SPANS_PER_SLICE = 500
 """Spans taken before other calls get their turn."""
 
 RETRY_AFTER_S = 1.0
+NO_TRACE_ID, NO_SPAN_ID = bytes(16), bytes(8)
+"""W3C Trace Context: identifiers of zeros are invalid."""
 
 MALFORMED_SPANS = (
     "spans need a trace id of 16 bytes, a span id of 8, an end not before the start, and text in "
@@ -95,7 +97,6 @@ class ExportReceiver:
             )
         self._pending_spans += spans
         try:
-            self._content.clean_traces(request)
             rejected = export.unreadable + await self._take_spans(request)
         finally:
             self._pending_spans -= spans
@@ -108,18 +109,23 @@ class ExportReceiver:
         return response
 
     async def _take_spans(self, request: trace_service_pb2.ExportTraceServiceRequest) -> int:
-        """Store the spans of a request; returns how many were malformed."""
-        store = self._store
+        """Remove content from the spans of a request, and store them; returns how many were
+        malformed.
+        """
+        store, content = self._store, self._content
         taken = rejected = 0
         for resource in request.resource_spans:
+            tenant = content.clean_resource(resource.resource)
             source = store.window.source_number(_source(resource.resource))
             for scope in resource.scope_spans:
+                content.clean_scope(scope.scope)
                 now_s = store.clock.monotonic()
                 for span in scope.spans:
+                    attributes = content.clean_span(span, tenant)
                     if not _is_well_formed(span):
                         rejected += 1
                         continue
-                    store.window.add(span, source, now_s)
+                    store.window.add(span, source, now_s, attributes)
                     taken += 1
                     if taken % SPANS_PER_SLICE == 0:
                         await asyncio.sleep(0)
@@ -224,10 +230,11 @@ def _source(resource: Resource) -> Source:
 
 
 def _is_well_formed(span: trace_pb2.Span) -> bool:
+    trace_id, span_id = span.trace_id, span.span_id
     return (
-        len(span.trace_id) == 16
-        and len(span.span_id) == 8
+        len(trace_id) == 16
+        and len(span_id) == 8
         and span.end_time_unix_nano >= span.start_time_unix_nano > 0
-        and any(span.trace_id)
-        and any(span.span_id)
+        and trace_id != NO_TRACE_ID
+        and span_id != NO_SPAN_ID
     )

@@ -12,7 +12,7 @@ recursion, so that long chains do not overflow. And only children that were wait
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.telemetry.spans.spans import SpanTree, SpanView, is_waited_on
 
@@ -22,8 +22,7 @@ clocks and timers are not exact (CRISP).
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A stretch of the critical path, spent in one span itself; Unix nanoseconds."""
 
     span: SpanView

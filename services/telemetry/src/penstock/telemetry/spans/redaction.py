@@ -14,12 +14,13 @@ from typing import Any
 
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semconv
 from penstock.otel.content import is_content
+from penstock.telemetry.spans.spans import Value, plain_value
 
 SECRETS = re.compile(
     r"[\w.+-]+@[\w-]+\.[\w.-]+"  # mail addresses
@@ -50,9 +51,7 @@ def redact(text: str) -> str:
 
 
 class ContentPolicy:
-    """Decides whose content may stay, and removes or redacts it in OTLP requests.
-
-    Each method changes a request in place and returns whether it has changed anything.
+    """Decides whose content may stay, and removes or redacts it in OTLP messages, in place.
 
     Args:
         tenants: those who opted in.
@@ -61,61 +60,59 @@ class ContentPolicy:
     def __init__(self, tenants: tuple[str, ...]) -> None:
         self._tenants = frozenset(tenants)
 
-    def clean_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> bool:
-        """Remove or redact content in spans, their events, links and status."""
-        changed = False
-        for resource in request.resource_spans:
-            tenant = _text(resource.resource.attributes, semconv.TENANT)
-            changed |= _clean(resource.resource.attributes, False)
-            for scope in resource.scope_spans:
-                changed |= _clean(scope.scope.attributes, False)
-                for span in scope.spans:
-                    changed |= self._clean_span(span, tenant)
-        return changed
+    def clean_span(self, span: trace_pb2.Span, tenant: str) -> dict[str, Value]:
+        """Clean a span, its events, links and status; returns its attributes, read on the way.
 
-    def _clean_span(self, span: trace_pb2.Span, tenant: str) -> bool:
+        Args:
+            tenant: of the span's resource; the span may name another.
+        """
         may_stay = self._may_stay(span.attributes, tenant)
-        changed = _clean(span.attributes, may_stay)
+        attributes = _clean_and_read(span.attributes, may_stay)
         for event in span.events:
-            changed |= _clean(event.attributes, may_stay)
+            _clean(event.attributes, may_stay)
         for link in span.links:
-            changed |= _clean(link.attributes, may_stay)
+            _clean(link.attributes, may_stay)
         message = span.status.message
         if message and not STATUS_CODE.fullmatch(message):
-            changed = True
             span.status.message = redact(message) if may_stay else ""
-        return changed
+        return attributes
 
-    def clean_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> bool:
+    def clean_resource(self, resource: Resource) -> str:
+        """Clean a resource; returns the tenant that it names, empty for none."""
+        tenant = _text(resource.attributes, semconv.TENANT)
+        _clean(resource.attributes, False)
+        return tenant
+
+    def clean_scope(self, scope: common_pb2.InstrumentationScope) -> None:
+        """Clean an instrumentation scope."""
+        _clean(scope.attributes, False)
+
+    def clean_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """Remove content in the labels and exemplars of points; of no tenant does it stay."""
-        changed = False
         for resource in request.resource_metrics:
-            changed |= _clean(resource.resource.attributes, False)
+            self.clean_resource(resource.resource)
             for scope in resource.scope_metrics:
-                changed |= _clean(scope.scope.attributes, False)
+                self.clean_scope(scope.scope)
                 for metric in scope.metrics:
-                    changed |= _clean(metric.metadata, False)
+                    _clean(metric.metadata, False)
                     for point in points_of(metric):
-                        changed |= _clean_point(point)
-        return changed
+                        _clean_point(point)
 
-    def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> bool:
+    def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
         """Remove or redact content in log records.
 
         The body of a record is content where it is a message of a model.
         """
-        changed = False
         for resource in request.resource_logs:
-            tenant = _text(resource.resource.attributes, semconv.TENANT)
-            changed |= _clean(resource.resource.attributes, False)
+            tenant = self.clean_resource(resource.resource)
             for scope in resource.scope_logs:
-                changed |= _clean(scope.scope.attributes, False)
+                self.clean_scope(scope.scope)
                 is_models = MODEL_SCOPES.search(scope.scope.name) is not None
                 for record in scope.log_records:
                     may_stay = self._may_stay(record.attributes, tenant)
-                    changed |= _clean(record.attributes, may_stay)
-                    changed |= _clean_body(record, may_stay, is_models or _is_message(record))
-        return changed
+                    _clean(record.attributes, may_stay)
+                    if is_models or _is_message(record):
+                        _clean_body(record, may_stay)
 
     def _may_stay(self, attributes: Any, tenant: str) -> bool:
         if not self._tenants:
@@ -134,47 +131,70 @@ def _text(attributes: Any, name: str) -> str:
     return next((pair.value.string_value for pair in attributes if pair.key == name), "")
 
 
-def _clean(attributes: Any, may_stay: bool) -> bool:
-    """Clean a list of attributes; whether anything was changed."""
-    changed = False
+def _clean_and_read(attributes: Any, may_stay: bool) -> dict[str, Value]:
+    """Clean a list of attributes, and read them in the same pass: it is the largest part of what a
+    span costs. The last of a name counts.
+    """
+    found: dict[str, Value] = {}
     remove: list[int] = []
     for index, pair in enumerate(attributes):
-        kind = pair.value.WhichOneof("value")
-        if kind in NUMERIC:
-            continue  # a number or a boolean says nothing that somebody wrote
-        if is_content(pair.key):
-            changed = True
-            if may_stay:
-                _redact_value(pair.value)
+        name, value = pair.key, pair.value
+        text = value.string_value
+        if text and not is_content(name):
+            found[name] = text
+        elif text or value.WhichOneof("value") not in NUMERIC:
+            if _clean_value(name, value, may_stay):
+                found[name] = plain_value(value)
             else:
                 remove.append(index)
-        elif kind in NESTED:
-            changed |= _clean_nested(pair.key, pair.value, may_stay)
+        else:
+            found[name] = plain_value(value)
     for index in reversed(remove):
         del attributes[index]
-    return changed
+    return found
 
 
-def _clean_nested(name: str, value: common_pb2.AnyValue, may_stay: bool) -> bool:
+def _clean(attributes: Any, may_stay: bool) -> None:
+    """Clean a list of attributes."""
+    remove = [
+        index
+        for index, pair in enumerate(attributes)
+        if pair.value.WhichOneof("value") not in NUMERIC
+        and not _clean_value(pair.key, pair.value, may_stay)
+    ]
+    for index in reversed(remove):
+        del attributes[index]
+
+
+def _clean_value(name: str, value: common_pb2.AnyValue, may_stay: bool) -> bool:
+    """Clean a value that is no number and no boolean, which say nothing that somebody wrote; False
+    where it is content that has to go.
+    """
+    if is_content(name):
+        if may_stay:
+            _redact_value(value)
+        return may_stay
+    if value.WhichOneof("value") in NESTED:
+        _clean_nested(name, value, may_stay)
+    return True
+
+
+def _clean_nested(name: str, value: common_pb2.AnyValue, may_stay: bool) -> None:
     """Clean maps within a value, whose keys are names below `name`."""
-    changed = False
     if value.WhichOneof("value") == "array_value":
         for part in value.array_value.values:
-            changed |= _clean_nested(name, part, may_stay)
-        return changed
+            _clean_nested(name, part, may_stay)
+        return
     pairs = value.kvlist_value.values
     for index in reversed(range(len(pairs))):
         pair = pairs[index]
         inner = f"{name}.{pair.key}"
         if not (is_content(inner) or is_content(pair.key)):
-            changed |= _clean_nested(inner, pair.value, may_stay)
+            _clean_nested(inner, pair.value, may_stay)
         elif may_stay:
             _redact_value(pair.value)
-            changed = True
         else:
             del pairs[index]
-            changed = True
-    return changed
 
 
 def _redact_value(value: common_pb2.AnyValue) -> None:
@@ -197,11 +217,10 @@ def _leaves(value: common_pb2.AnyValue) -> Iterator[common_pb2.AnyValue]:
             yield value
 
 
-def _clean_point(point: Any) -> bool:
-    changed = _clean(point.attributes, False)
+def _clean_point(point: Any) -> None:
+    _clean(point.attributes, False)
     for exemplar in getattr(point, "exemplars", ()):
-        changed |= _clean(exemplar.filtered_attributes, False)
-    return changed
+        _clean(exemplar.filtered_attributes, False)
 
 
 def _is_message(record: logs_pb2.LogRecord) -> bool:
@@ -213,11 +232,8 @@ def _is_message(record: logs_pb2.LogRecord) -> bool:
     )
 
 
-def _clean_body(record: logs_pb2.LogRecord, may_stay: bool, is_message: bool) -> bool:
-    if not is_message or not record.HasField("body"):
-        return False
-    if may_stay:
+def _clean_body(record: logs_pb2.LogRecord, may_stay: bool) -> None:
+    if may_stay and record.HasField("body"):
         _redact_value(record.body)
     else:
         record.ClearField("body")
-    return True

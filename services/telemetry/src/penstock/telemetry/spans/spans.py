@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -30,13 +29,13 @@ NEVER_AWAITED = (
 )
 """Kinds of background work that no answer waits for."""
 
+FAILED = trace_pb2.Status.STATUS_CODE_ERROR
 RENAMED_NAMES = frozenset(semconv.RENAMED)
 CODE_NAMES: dict[str, str] = {str(code.value[0]): code.name for code in grpc.StatusCode}
 """Name of a gRPC code by its number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The process that recorded a span, as its OTLP resource names it."""
 
     service: str
@@ -47,9 +46,10 @@ class Source:
     """Boot identifier of the machine; empty where the sender does not give it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpanView:
-    """One operation of one process; times in Unix nanoseconds."""
+class SpanView(NamedTuple):
+    """One operation of one process; times in Unix nanoseconds. A tuple, since telemetry makes one
+    of every span that it takes.
+    """
 
     span_id: str
     parent_id: str
@@ -123,15 +123,23 @@ def _status_name(status: Value) -> str:
     return CODE_NAMES.get(number, number)
 
 
-def read_span(span: trace_pb2.Span, source: Source) -> SpanView:
-    """Read one OTLP span."""
-    attributes = _present_names(plain_attributes(span.attributes))
-    if semconv.RPC_STATUS in attributes:
-        attributes[semconv.RPC_STATUS] = _status_name(attributes[semconv.RPC_STATUS])
+def read_span(
+    span: trace_pb2.Span, source: Source, attributes: dict[str, Value] | None = None
+) -> SpanView:
+    """Read one OTLP span.
+
+    Args:
+        attributes: those of the span, where they have been read; they are kept.
+    """
+    if attributes is None:
+        attributes = plain_attributes(span.attributes)
+    attributes = _present_names(attributes)
+    status = attributes.get(semconv.RPC_STATUS)
+    if status is not None and status != "OK":
+        attributes[semconv.RPC_STATUS] = status = _status_name(status)
     error = ""
-    if span.status.code == trace_pb2.Status.STATUS_CODE_ERROR:
-        status = str(attributes.get(semconv.RPC_STATUS, ""))
-        error = status if status not in ("", "OK") else "ERROR"
+    if span.status.code == FAILED:
+        error = str(status) if status not in (None, "", "OK") else "ERROR"
     return SpanView(
         span.span_id.hex(),
         span.parent_span_id.hex(),

@@ -6,7 +6,7 @@ A tail-sampling rule: it is decided when a trace has settled, from what is then 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.telemetry.window.distributions import Distribution
 from penstock.telemetry.window.settled_traces import TraceSummary
@@ -24,8 +24,7 @@ EVICTION_ORDER = ("", "reservoir", "anomalous", "slow", "error")
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TraceFacts:
+class TraceFacts(NamedTuple):
     """What is known of a settled trace."""
 
     error: str

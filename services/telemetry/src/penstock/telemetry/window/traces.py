@@ -1,21 +1,23 @@
 """The bounded window of traces: open while their spans arrive, packed once they have settled.
 
-An open trace holds the senders' messages as they came. A trace settles when no span of it has come
-for a few seconds: its spans are then compressed, with a dictionary of the names that spans repeat,
-and only its summary can be searched. When the packed traces exceed the window, the least worth
-keeping go first, see `penstock.telemetry.window.retention`.
+An open trace holds its spans twice: read, and as the bytes that will be packed. A trace settles
+when no span of it has come for a few seconds: its spans are then compressed, with a dictionary of
+the names that spans repeat, and only its summary can be searched. When the packed traces exceed the
+window, the least worth keeping go first, see `penstock.telemetry.window.retention`.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semconv
-from penstock.telemetry.spans.spans import Source, SpanView, read_span
+from penstock.telemetry.spans.spans import Source, SpanView, Value, read_span
 from penstock.telemetry.window.retention import EVICTION_ORDER
 from penstock.telemetry.window.settled_traces import TraceSummary
 
@@ -30,8 +32,18 @@ DICTIONARY = (
 ).encode()
 """What zlib may refer to without having seen it in the trace."""
 
-StoredSpan = tuple[trace_pb2.Span, int]
-"""A span and the number of its source."""
+WINDOW_BITS, MEMORY_LEVEL = 13, 5
+"""Of zlib: a trace has a few kilobytes, and a large window takes longer to prepare than to use."""
+_PREPARED = zlib.compressobj(1, wbits=WINDOW_BITS, memLevel=MEMORY_LEVEL, zdict=DICTIONARY)
+"""A compressor that has read the dictionary; each trace takes a copy."""
+
+
+class _StoredSpan(NamedTuple):
+    view: SpanView
+    source: int
+    """Its number."""
+    data: bytes
+    """The serialised OTLP span."""
 
 
 MAX_SOURCES = 50_000
@@ -44,7 +56,7 @@ class _OpenTrace:
     first_s: float
     last_s: float
     size_bytes: int = 0
-    spans: dict[bytes, StoredSpan] = field(default_factory=dict)
+    spans: dict[bytes, _StoredSpan] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,16 +103,29 @@ class TraceWindow:
             self._sources.append(source)
         return number
 
-    def add(self, span: trace_pb2.Span, source: int, now_s: float) -> bool:
-        """Store a span that came at `now_s` (monotonic); False when it was here already."""
+    def add(
+        self,
+        span: trace_pb2.Span,
+        source: int,
+        now_s: float,
+        attributes: dict[str, Value] | None = None,
+    ) -> bool:
+        """Store a span that came at `now_s` (monotonic); False when it was here already.
+
+        Args:
+            source: its number, see `source_number`.
+            attributes: those of the span, where they have been read.
+        """
         trace = self._open_trace(span.trace_id, now_s)
-        if span.span_id in trace.spans:
+        span_id = span.span_id
+        if span_id in trace.spans:
             self.duplicate_spans += 1
             return False
-        trace.spans[span.span_id] = (span, source)
-        size = span.ByteSize()
-        trace.size_bytes += size
-        self.open_bytes += size
+        view = read_span(span, self._sources[source], attributes)
+        data = span.SerializeToString()
+        trace.spans[span_id] = _StoredSpan(view, source, data)
+        trace.size_bytes += len(data)
+        self.open_bytes += len(data)
         self.held_spans += 1
         return True
 
@@ -119,9 +144,9 @@ class TraceWindow:
             packed = self._packed.pop(trace_id, None)
             if packed is not None:
                 self.packed_bytes -= len(packed.data)
-                for span, source in _unpack(packed.data):
-                    trace.spans[span.span_id] = (span, source)
-                    trace.size_bytes += span.ByteSize()
+                for stored in self._unpacked(packed.data):
+                    trace.spans[bytes.fromhex(stored.view.span_id)] = stored
+                    trace.size_bytes += len(stored.data)
                 self.open_bytes += trace.size_bytes
         elif trace.last_s != now_s:
             trace.last_s = now_s
@@ -151,7 +176,7 @@ class TraceWindow:
         """Pack an open trace, and release others where the window is full."""
         trace = self._open.pop(trace_id)
         self.open_bytes -= trace.size_bytes
-        data = _pack(trace.spans)
+        data = _pack(trace.spans.values())
         self._packed[trace_id] = _PackedTrace(summary, data)
         self._eviction_queues[summary.kept].append(trace_id)
         self.packed_bytes += len(data)
@@ -177,15 +202,15 @@ class TraceWindow:
 
     def spans(self, trace_id: bytes) -> list[SpanView]:
         """The spans of a trace, open or settled; empty when it is not here."""
-        return [
-            read_span(span, self._sources[source]) for span, source in self._stored_spans(trace_id)
-        ]
-
-    def _stored_spans(self, trace_id: bytes) -> Iterator[StoredSpan]:
         if (trace := self._open.get(trace_id)) is not None:
-            yield from trace.spans.values()
-        elif (packed := self._packed.get(trace_id)) is not None:
-            yield from _unpack(packed.data)
+            return [stored.view for stored in trace.spans.values()]
+        packed = self._packed.get(trace_id)
+        return [stored.view for stored in self._unpacked(packed.data)] if packed else []
+
+    def _unpacked(self, packed: bytes) -> Iterator[_StoredSpan]:
+        for source, data in _unpack(packed):
+            span = trace_pb2.Span.FromString(data)
+            yield _StoredSpan(read_span(span, self._sources[source]), source, data)
 
     def find(self, prefix: str) -> list[bytes]:
         """Up to two trace identifiers that begin with these hexadecimal digits."""
@@ -214,20 +239,26 @@ class TraceWindow:
         return len(self._open) + len(self._packed)
 
 
-def _pack(spans: dict[bytes, StoredSpan]) -> bytes:
-    """Spans by source in one compressed OTLP message, with the source's number as schema URL."""
-    by_source: dict[int, list[trace_pb2.Span]] = {}
-    for span, source in spans.values():
-        by_source.setdefault(source, []).append(span)
-    data = trace_pb2.TracesData()
-    for source, members in by_source.items():
-        data.resource_spans.add(schema_url=str(source)).scope_spans.add().spans.extend(members)
-    compressor = zlib.compressobj(1, zdict=DICTIONARY)
-    return compressor.compress(data.SerializeToString()) + compressor.flush()
+def _pack(spans: Iterable[_StoredSpan]) -> bytes:
+    """Compress spans: how many there are, the number of each one's source and its length (unsigned,
+    four bytes each), then the spans one after another.
+    """
+    numbers: list[int] = []
+    parts: list[bytes] = [b""]
+    for stored in spans:
+        numbers += (stored.source, len(stored.data))
+        parts.append(stored.data)
+    parts[0] = struct.pack(f"<{len(numbers) + 1}I", len(parts) - 1, *numbers)
+    compressor = _PREPARED.copy()
+    return compressor.compress(b"".join(parts)) + compressor.flush()
 
 
-def _unpack(packed: bytes) -> Iterator[StoredSpan]:
-    data = trace_pb2.TracesData.FromString(zlib.decompressobj(zdict=DICTIONARY).decompress(packed))
-    for resource in data.resource_spans:
-        for span in resource.scope_spans[0].spans:
-            yield span, int(resource.schema_url)
+def _unpack(packed: bytes) -> Iterator[tuple[int, bytes]]:
+    """The number of the source and the bytes of each span."""
+    raw = zlib.decompressobj(zdict=DICTIONARY).decompress(packed)
+    (count,) = struct.unpack_from("<I", raw)
+    numbers = struct.unpack_from(f"<{2 * count}I", raw, 4)
+    begin = 4 + 8 * count
+    for source, size in zip(numbers[::2], numbers[1::2], strict=True):
+        yield source, raw[begin : begin + size]
+        begin += size

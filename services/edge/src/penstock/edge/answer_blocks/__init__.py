@@ -1,0 +1,1 @@
+"""An answer as a sequence of blocks that never interleave, whatever order its chunks came in."""
