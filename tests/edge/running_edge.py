@@ -103,7 +103,13 @@ async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[
         addresses = ports.free()
         config = tmp_path / "penstock.yaml"
         model = {"name": MODEL, "inputs": ["text", "image"]}
-        server = {"name": "provider", "base_url": provider_url or provider.url, "models": [model]}
+        switches = {"same_wire": bool(provider_url)}
+        server = {
+            "switches": switches,
+            "name": "provider",
+            "base_url": provider_url or provider.url,
+            "models": [model],
+        }
         keys = [api_key("acme", KEY), api_key("other", OTHER_KEY)]
         content = {"keys": {"api": keys}, "upstreams": {"servers": [server]}}
         config.write_text(yaml.safe_dump(content))

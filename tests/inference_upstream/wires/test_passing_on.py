@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.passing_on import AsSent, Translated, passed_on
 from penstock.inference_upstream.protocols.wire import Target
+from penstock.inference_upstream.providers import PROVIDERS
 from penstock.inference_upstream.switches import Switches
 from penstock.rpc.errors import Fault
 from penstock.tasks.generate import Generate
@@ -22,6 +23,7 @@ from ..rig import CALL, Rig, asking, serving
 
 CHAT, MESSAGES = pb.WIRE_OPENAI_CHAT, pb.WIRE_ANTHROPIC_MESSAGES
 NUMBERS = {"openai-chat": CHAT, "anthropic-messages": MESSAGES}
+ON = {"same_wire": True}
 TURNS = [{"role": "user", "content": "go"}]
 MISREAD = "not one JSON object in UTF-8 that all readers read alike"
 AWKWARD = (
@@ -48,7 +50,7 @@ def way(
     max_tokens: int = 0,
     **switches: Any,
 ) -> AsSent | Translated:
-    target = Target("model-x", Switches(**switches))
+    target = Target("model-x", Switches(**{"same_wire": True, **switches}))
     return passed_on(task_of(body, wire, max_tokens=max_tokens), wire, target, stream=stream)
 
 
@@ -128,6 +130,7 @@ def test_a_length_that_a_limit_has_set_stands_first() -> None:
         (body_of(max_completion_tokens=5), {}, "another length"),
         (body_of(max_tokens=5), {}, "the server has no max_tokens"),
         (body_of(user="u"), {"omit": ("user",)}, "the operator leaves out user"),
+        (body_of(), {"same_wire": False}, "the operator has not switched it on"),
         (body_of(), {"body": {"x": 1}}, "the operator adds fields"),
         (body_of(top_p=1), {"temperature": False}, "the operator leaves out top_p"),
         (body_of(), {"system_turns": "first"}, "the server takes turns of another form"),
@@ -179,7 +182,7 @@ async def test_no_byte_differs_either_way(size: int) -> None:
     for made in recordings():
         kind = "text/event-stream" if made.is_stream else "application/json"
         answer = RawAnswer(in_pieces(made.body, size), 200, kind)
-        async with serving(answer, wire=made.wire) as rig:
+        async with serving(answer, wire=made.wire, switches=ON) as rig:
             body = asked_for(made)
             went, came = await answered(rig, made, body)
         compared += 1
@@ -204,7 +207,9 @@ async def test_headers_of_the_protocol_go_along_and_others_do_not() -> None:
     body = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "hi"}]}
     body |= {"stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}}
     answer = RawAnswer([json.dumps(body).encode()], 200, "application/json")
-    async with serving(answer, wire="anthropic-messages", headers={"cookie": "ours"}) as rig:
+    async with serving(
+        answer, wire="anthropic-messages", headers={"cookie": "ours"}, switches=ON
+    ) as rig:
         await rig.whole(task)
     seen = rig.upstream.requests[-1].headers
     assert (seen["anthropic-beta"], seen["anthropic-version"]) == ("b-1", "2099-01-01")
@@ -231,7 +236,7 @@ async def test_a_refusal_is_told_in_the_providers_words(
     status: int, more: bytes, is_told: bool
 ) -> None:
     body = REFUSAL % more
-    async with serving(RawAnswer([body], status, "application/json")) as rig:
+    async with serving(RawAnswer([body], status, "application/json"), switches=ON) as rig:
         with pytest.raises(Fault) as refused:
             await rig.whole(task_of(body_of()))
         said = refused.value.provider_error
@@ -258,3 +263,15 @@ def test_a_bad_wire_request_is_refused(wire_request: pb.WireRequest, field: str)
     with pytest.raises(Fault) as refused:
         Generate().validate(pb.Task(generate=asking(wire_request=wire_request)), "task.")
     assert refused.value.field == f"task.wire_request.{field}"
+
+
+@pytest.mark.parametrize(
+    ("name", "wire", "passes"),
+    [("openai", CHAT, True), ("anthropic", MESSAGES, True), ("azure", CHAT, False)],
+)
+def test_openai_and_anthropic_get_bodies_as_they_came(
+    name: str, wire: pb.Wire, passes: bool
+) -> None:
+    provider = next(each for each in PROVIDERS if each.name == name)
+    went = passed_on(task_of(body_of(), wire), wire, Target("m", provider.switches), stream=False)
+    assert isinstance(went, AsSent) is passes

@@ -24,7 +24,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, internal, to_fault
 
 RECEIPT_HEADER = "x-penstock-receipt"
-COMMENT = b": waiting for the answer\n\n"
+COMMENT = b": keep-alive\n\n"
 """Sent while nothing is known of an answer; clients skip it."""
 LEAVING = Failure(
     FailureKind.OVERLOADED, "the server is being stopped; send the request again", may_retry=True

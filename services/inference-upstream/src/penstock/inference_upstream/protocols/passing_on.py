@@ -157,6 +157,8 @@ def _unlike(
 
 def _switched(values: Mapping[str, Any], switches: Switches) -> str:
     """Why the operator's switches change the body on any wire."""
+    if not switches.same_wire:
+        return "the operator has not switched it on"
     if switches.body:
         return "the operator adds fields"
     hidden = {*switches.omit, *(() if switches.temperature else ("temperature", "top_p"))}
@@ -170,8 +172,6 @@ def _unlike_chat(values: Mapping[str, Any], switches: Switches, *, stream: bool)
     turns_as_they_are = (
         switches.system_turns == "anywhere"
         and switches.system_role == "system"
-        and switches.reasoning_back
-        and switches.extras_back
         and switches.empty_text
     )
     if not turns_as_they_are:
