@@ -97,13 +97,19 @@ def with_key(**more: str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def serving_edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """The whole way, serving."""
+async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[Edge]:
+    """The whole way, serving; `provider_url`: a provider in place of the scripted one."""
     async with ScriptedUpstream() as provider:
         addresses = ports.free()
         config = tmp_path / "penstock.yaml"
         model = {"name": MODEL, "inputs": ["text", "image"]}
-        server = {"name": "provider", "base_url": provider.url, "models": [model]}
+        switches = {"same_wire": bool(provider_url)}
+        server = {
+            "switches": switches,
+            "name": "provider",
+            "base_url": provider_url or provider.url,
+            "models": [model],
+        }
         keys = [api_key("acme", KEY), api_key("other", OTHER_KEY)]
         content = {"keys": {"api": keys}, "upstreams": {"servers": [server]}}
         config.write_text(yaml.safe_dump(content))

@@ -117,7 +117,7 @@ async def _hosted(
         outside = replace(
             world,
             dial=local.dialling(member.assembly.name, settings, world),
-            dial_plainly=local.dialling_plainly(world),
+            dial_plainly=local.dialling_plainly(member.assembly.name, settings, world),
         )
         service: Service = member.assembly.build(settings, outside)
         if settings.cell_address and member.assembly.owns_instances:
@@ -168,5 +168,5 @@ def _world(member: Member, process: str | None) -> Outside:
         telemetry,
         dialling(assembly.name, settings, clock, telemetry),
         clock,
-        dial_plainly=dialling_plainly(settings, clock, telemetry),
+        dial_plainly=dialling_plainly(assembly.name, settings, clock, telemetry),
     )

@@ -56,7 +56,9 @@ class LocalServices:
 
         return dial
 
-    def dialling_plainly(self, outside: Outside) -> DialPlainly:
+    def dialling_plainly(
+        self, name: str, settings: ServiceSettings, outside: Outside
+    ) -> DialPlainly:
         """The same for connections on which each call presents its own key."""
 
         def dial(address: str, service: ServiceDescriptor) -> PlainPeer:
@@ -65,6 +67,8 @@ class LocalServices:
             return InProcessPeer(
                 service,
                 self._finder(_canonical(address), service.full_name),
+                token=token_for(name, settings, address, service),
+                caller=name,
                 clock=outside.clock,
                 tracer=outside.telemetry,
             )

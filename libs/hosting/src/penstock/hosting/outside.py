@@ -93,15 +93,17 @@ def token_for(
     return proof(secret, name, audience_of(service.full_name, address))
 
 
-def dialling_plainly(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> DialPlainly:
-    """Connections that carry no token: whoever is called authenticates each call by what it
-    presents.
+def dialling_plainly(
+    name: str, settings: ServiceSettings, clock: Clock, telemetry: Telemetry
+) -> DialPlainly:
+    """Connections on which each call presents its own key, beside what proves which service of ours
+    calls.
     """
 
     def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
-        return UnaryPeer(
-            open_channel(address, settings.tls), service, clock=clock, tracer=telemetry
-        )
+        channel = open_channel(address, settings.tls)
+        token = token_for(name, settings, address, service)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
 
     return dial
 
@@ -123,7 +125,7 @@ async def real_world(
             telemetry,
             dialling(service, settings, clock, telemetry),
             clock,
-            dial_plainly=dialling_plainly(settings, clock, telemetry),
+            dial_plainly=dialling_plainly(service, settings, clock, telemetry),
         )
     finally:
         await asyncio.to_thread(telemetry.close)

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.callers import INSTANCE, OPERATOR, SERVED_BY, callers_of
-from penstock.rpc.errors import denied, invalid, unauthenticated
+from penstock.rpc.errors import Fault, denied, invalid, unauthenticated
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.service_tokens import SharedToken, Tokens
 
@@ -54,6 +54,20 @@ def audience_of(rpc_service: str, address: str) -> str:
     """Whom a proof is for: a service by its name, an instance by its address too."""
     callee = SERVED_BY.get(rpc_service, rpc_service)
     return f"{callee}@{address}" if callee == INSTANCE else callee
+
+
+def service_of(metadata: CallerMetadata, tokens: Tokens, callee: ServiceDescriptor) -> str:
+    """The service of ours that calls, by its certificate or its proof, beside whatever else says who
+    it calls for; empty for others.
+    """
+    given = metadata.get(TOKEN_KEY, "")
+    if not given:
+        return next(iter(sorted(metadata.names)), "")
+    try:
+        caller = _caller_by_token(metadata, tokens, audience_of(callee.full_name, ""))
+    except Fault:
+        return ""
+    return caller if caller != OPERATOR else ""
 
 
 def internal(token: str, clock: Clock | None = None) -> Authenticator:

@@ -56,6 +56,10 @@ class Call(NamedTuple):
     tracestate: str = ""
     caller: str = ""
     """The service that calls, as an internal port authenticated it; it does not travel on."""
+    is_translated: bool = False
+    """Whether one of our services translated the request from another protocol; known where it
+    arrives, and not sent to the next hop.
+    """
 
     def remaining_s(self, now: float) -> float:
         """Seconds left; 0 or less when the time is up, infinite without a deadline."""

@@ -108,6 +108,7 @@ class Rpc:
             call.deadline_s,
             call.traceparent,
             call.tracestate,
+            call.is_translated,
         )
 
     def parse(self, payload: bytes) -> Message:

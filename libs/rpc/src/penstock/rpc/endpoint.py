@@ -91,6 +91,7 @@ def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
         default_deadline_s if math.isinf(said.deadline_s) else said.deadline_s,
         said.traceparent,
         said.tracestate,
+        caller.is_translated,
     )
 
 
@@ -311,8 +312,7 @@ class EndpointHandlers:
         if len(sent) > len({*sent}):
             raise unauthenticated("a credential was sent twice; send one")
         metadata = CallerMetadata(pairs)
-        if not self._endpoint.public:
-            metadata.names = _certificate_names(context)
+        metadata.names = _certificate_names(context)
         return metadata
 
     async def _caller(self, metadata: CallerMetadata) -> Call:
@@ -339,6 +339,7 @@ class EndpointHandlers:
             call.traceparent,
             call.tracestate,
             call.caller,
+            call.is_translated,
         )
 
 

@@ -12,6 +12,7 @@ import secrets
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.reasons import TABLE, Consequences, Reason, reason_of
@@ -25,17 +26,24 @@ DOMAIN = "penstock"
 
 class Fault(Exception):
     """A failure that the caller is told of: why, in words that may leave, and what to mend or when
-    to try again.
+    to try again; and what a provider said, where that is for the caller.
     """
 
     def __init__(
-        self, reason: Reason, message: str, *, field: str = "", retry_after_s: float = 0.0
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        field: str = "",
+        retry_after_s: float = 0.0,
+        provider_error: common_pb2.ProviderError | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.field = field
         self.retry_after_s = retry_after_s
+        self.provider_error = provider_error
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -48,11 +56,16 @@ class Fault(Exception):
         return TABLE[self.reason]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpickled, (self.reason, self.message, self.field, self.retry_after_s)
+        said = self.provider_error
+        packed = b"" if said is None else said.SerializeToString()
+        return _unpickled, (self.reason, self.message, self.field, self.retry_after_s, packed)
 
 
-def _unpickled(reason: Reason, message: str, field: str, retry_after_s: float) -> Fault:
-    return Fault(reason, message, field=field, retry_after_s=retry_after_s)
+def _unpickled(
+    reason: Reason, message: str, field: str, retry_after_s: float, packed: bytes
+) -> Fault:
+    said = common_pb2.ProviderError.FromString(packed) if packed else None
+    return Fault(reason, message, field=field, retry_after_s=retry_after_s, provider_error=said)
 
 
 def invalid(field: str, message: str, reason: Reason = Reason.INVALID_ARGUMENT) -> Fault:
@@ -157,7 +170,7 @@ def _of_rpc(error: grpc.aio.AioRpcError) -> Fault:
 
 
 def _of_status(status: status_pb2.Status) -> Fault:
-    name, field, retry_after_s = "", "", 0.0
+    name, field, retry_after_s, said = "", "", 0.0, None
     for detail in status.details:
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
@@ -167,8 +180,12 @@ def _of_status(status: status_pb2.Status) -> Fault:
             retry_after_s = delay.seconds + delay.nanos / 1e9
         elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             name = error_details_pb2.ErrorInfo.FromString(detail.value).reason
+        elif detail.Is(common_pb2.ProviderError.DESCRIPTOR):
+            said = common_pb2.ProviderError.FromString(detail.value)
     reason = reason_of(name, CODES[status.code])
-    return Fault(reason, status.message, field=field, retry_after_s=retry_after_s)
+    return Fault(
+        reason, status.message, field=field, retry_after_s=retry_after_s, provider_error=said
+    )
 
 
 def to_item_status(error: BaseException) -> common_pb2.ItemStatus:
@@ -180,6 +197,7 @@ def to_item_status(error: BaseException) -> common_pb2.ItemStatus:
         reason=fault.reason,
         field=fault.field,
         retry_after_ms=round(fault.retry_after_s * 1000),
+        provider_error=fault.provider_error,
     )
 
 
@@ -191,14 +209,15 @@ def from_item_status(status: common_pb2.ItemStatus) -> Fault:
         status.message,
         field=status.field,
         retry_after_s=status.retry_after_ms / 1000.0,
+        provider_error=status.provider_error if status.HasField("provider_error") else None,
     )
 
 
 def to_rpc_status(fault: Fault) -> status_pb2.Status:
-    """google.rpc.Status with ErrorInfo, and with BadRequest and RetryInfo where they say
-    something.
+    """google.rpc.Status with ErrorInfo, and with BadRequest, RetryInfo and ProviderError where they
+    say something.
     """
-    details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN)]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN)]
     if fault.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=fault.field, description=fault.message
@@ -208,6 +227,8 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
         seconds, rest = divmod(fault.retry_after_s, 1)
         delay = duration_pb2.Duration(seconds=int(seconds), nanos=int(rest * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if fault.provider_error is not None:
+        details.append(fault.provider_error)
     status = status_pb2.Status(code=fault.code.value[0], message=fault.message)
     for detail in details:
         packed = any_pb2.Any()

@@ -11,6 +11,7 @@ from penstock.service.default_models import CHAT
 from penstock.tasks.conversation_size import conversation_estimate
 from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult, TokenCounter
 from penstock.tasks.roles import ROLE_NAMES, ROLES
+from penstock.tasks.wire_request import check_wire_request, settings_of
 
 UNFINISHED = {
     inference_pb2.FINISH_REASON_LENGTH: "truncated",
@@ -53,6 +54,8 @@ class Generate:
             raise invalid(f"{at}reasoning.effort", f"is not one of {', '.join(EFFORTS[1:])}")
         _check_tool_choice(asked, f"{at}tool_choice")
         _check_response_format(asked.response_format, f"{at}response_format")
+        if asked.HasField("wire_request"):
+            check_wire_request(asked.wire_request, f"{at}wire_request")
 
     def public_field(self, field: str) -> str:
         inner = "task.generate."
@@ -113,7 +116,10 @@ class Generate:
         rest = inference_pb2.GenerateTask()
         rest.CopyFrom(task.generate)
         del rest.messages[-1]
-        return SimilarPart(messages[-1].content, rest.SerializeToString(deterministic=True))
+        settings = settings_of(rest.wire_request) if rest.HasField("wire_request") else b""
+        rest.ClearField("wire_request")
+        said = rest.SerializeToString(deterministic=True) + settings
+        return SimilarPart(messages[-1].content, said)
 
 
 def _sampled(asked: inference_pb2.GenerateTask, max_temperature: float, *, asked_for: bool) -> str:

@@ -25,5 +25,5 @@ def outside_for_tests(
         clock,
         open_store,
         Random(SEED),
-        dialling_plainly(settings, clock, telemetry),
+        dialling_plainly(OPERATOR, settings, clock, telemetry),
     )

@@ -25,11 +25,14 @@ class RawAnswer(NamedTuple):
 
 
 class RawRequest(NamedTuple):
-    """One request: its target with the query, its headers in lower case, its body."""
+    """One request: its target with the query, its headers in lower case, its body as a value and
+    as it came.
+    """
 
     target: str
     headers: Mapping[str, str]
     body: Any
+    raw: bytes = b""
 
 
 Answers = Callable[[RawRequest], RawAnswer]
@@ -84,7 +87,7 @@ async def _read_request(reader: asyncio.StreamReader) -> RawRequest:
     fields = (line.partition(":") for line in head[1:] if line)
     headers = {name.lower(): value.strip() for name, _, value in fields}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return RawRequest(head[0].split()[1], headers, json.loads(body or b"null"))
+    return RawRequest(head[0].split()[1], headers, json.loads(body or b"null"), body)
 
 
 async def _send(writer: asyncio.StreamWriter, answer: RawAnswer) -> None:

@@ -40,6 +40,7 @@ from penstock.edge.openai_rest.rerank import read_rerank, rerank_body
 from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
+from penstock.edge.same_wire import providers_reply, wire_request
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import Asked, BadRequest, Failure, FailureKind, Identity, Wire
 from penstock.otel.telemetry import Telemetry
@@ -176,7 +177,9 @@ class EdgeApp:
     async def _converse(self, served: Served) -> None:
         exchange = served.exchange
         wire = WIRES[exchange.path]
-        asked = wire.read(await self._body(exchange), exchange.headers)
+        body = await self._body(exchange)
+        asked = wire.read(body, exchange.headers)
+        asked.task.MergeFrom(_as_it_came(exchange, body))
         await self._answer_asked(served, wire, asked)
 
     async def _respond(self, served: Served) -> None:
@@ -300,6 +303,11 @@ class EdgeApp:
                 await asyncio.wait((work,))
 
 
+def _as_it_came(exchange: HttpExchange, body: bytes) -> inference_pb2.GenerateTask:
+    given = wire_request(exchange.path, body, exchange.headers)
+    return inference_pb2.GenerateTask(wire_request=given)
+
+
 EMPTY_TASK = inference_pb2.GenerateTask()
 
 
@@ -335,7 +343,7 @@ def _failure(error: Exception) -> Failure:
 
 
 async def _refuse(exchange: HttpExchange, wire: Wire, failure: Failure, number: str) -> None:
-    status, body = wire.error(failure, f"req_{number}")
+    status, body = providers_reply(failure) or wire.error(failure, f"req_{number}")
     if failure.retry_after_s:
         exchange.add_header("retry-after", str(max(1, round(failure.retry_after_s))))
         exchange.add_header("retry-after-ms", str(round(failure.retry_after_s * 1e3)))

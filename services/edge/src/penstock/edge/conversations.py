@@ -17,12 +17,15 @@ from penstock.edge.http_exchange import HttpExchange
 from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
+from penstock.edge.same_wire import EVENT_END, providers_event
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import Asked, Events, Failure, FailureKind, Identity, Wire
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, internal, to_fault
 
 RECEIPT_HEADER = "x-penstock-receipt"
+COMMENT = b": keep-alive\n\n"
+"""Sent while nothing is known of an answer; clients skip it."""
 LEAVING = Failure(
     FailureKind.OVERLOADED, "the server is being stopped; send the request again", may_retry=True
 )
@@ -82,7 +85,9 @@ class Conversations:
         exchange.add_header(RECEIPT_HEADER, receipt_header(answer.receipt))
         if keeping is not None:
             await keeping.whole(answer.result, answer.receipt.usage, asked, identity)
-        body = wire.whole(answer.result, answer.receipt.usage, asked, identity)
+        body: bytes = answer.result.wire_body
+        if not body:
+            body = wire.whole(answer.result, answer.receipt.usage, asked, identity)
         await exchange.reply(200, body)
 
     async def stream(
@@ -109,10 +114,13 @@ class Conversations:
         events = wire.events(asked, identity)
         messages: Any = self._router.stream("GenerateStream", request, call, key)
         async with aclosing(messages):
-            first = await self._first(exchange, events, messages)
-            if not exchange.has_begun:
-                await self._begin(exchange, events)
+            first = await self._first(exchange, messages)
             try:
+                if not first.exception() and first.result().chunk.wire_piece:
+                    await self._pass_on(exchange, first.result(), messages, key)
+                    return
+                await self._begin(exchange)
+                await exchange.send_events(events.start())
                 receipt = await self._send_pieces(exchange, events, first, messages)
                 await self._end(exchange, events, receipt, key, keeping)
             except Fault as fault:
@@ -123,7 +131,7 @@ class Conversations:
                 await self._fail(exchange, events, LEAVING)
 
     async def _first(
-        self, exchange: HttpExchange, events: Events, messages: AsyncIterator[Any]
+        self, exchange: HttpExchange, messages: AsyncIterator[Any]
     ) -> asyncio.Task[Any]:
         """The first message, once it is there; while it is long in coming, the client is told that
         the answer is worked at.
@@ -132,9 +140,8 @@ class Conversations:
         wait_s = self._settings.first_piece_s
         try:
             while not (await asyncio.wait((first,), timeout=wait_s))[0]:
-                if not exchange.has_begun:
-                    await self._begin(exchange, events)
-                await exchange.send_events(events.keep_alive())
+                await self._begin(exchange)
+                await exchange.send_events(COMMENT)
                 wait_s = self._settings.keep_alive_s
         except BaseException:
             first.cancel()
@@ -145,9 +152,27 @@ class Conversations:
             raise to_fault(first.exception() or internal("no answer"))
         return first
 
-    async def _begin(self, exchange: HttpExchange, events: Events) -> None:
-        await exchange.begin_events()
-        await exchange.send_events(events.start())
+    async def _begin(self, exchange: HttpExchange) -> None:
+        if not exchange.has_begun:
+            await exchange.begin_events()
+
+    async def _pass_on(
+        self, exchange: HttpExchange, message: Any, messages: AsyncIterator[Any], key: str
+    ) -> None:
+        """The provider's own events, byte by byte; after the last a comment with the receipt."""
+        await self._begin(exchange)
+        receipt: common_pb2.Receipt | None = None
+        while message is not None:
+            if message.HasField("receipt"):
+                receipt = message.receipt
+            if message.chunk.wire_piece:
+                await exchange.send_events(message.chunk.wire_piece)
+            message = await anext(messages, None)
+        if receipt is None:
+            raise internal("the answer ended without its receipt")
+        self._receipts.keep(key, receipt)
+        await exchange.send_events(_receipt_note(receipt))
+        await exchange.end_events()
 
     async def _send_pieces(
         self,
@@ -181,16 +206,22 @@ class Conversations:
         keeping: Keeping | None,
     ) -> None:
         self._receipts.keep(key, receipt)
-        note = f": {RECEIPT_HEADER} {receipt_header(receipt)}\n\n".encode()
         last = events.end(receipt.usage)
         if keeping is not None:
             await keeping.streamed(events)
-        await exchange.send_events(note + last)
+        await exchange.send_events(_receipt_note(receipt) + last)
         await exchange.end_events()
 
     async def _fail(self, exchange: HttpExchange, events: Events, failure: Failure) -> None:
-        await exchange.send_events(events.failure(failure))
+        said = providers_event(failure) or events.failure(failure)
+        # A provider's stream may have broken off inside a line.
+        await exchange.send_events(EVENT_END + said)
         await exchange.end_events()
+
+
+def _receipt_note(receipt: common_pb2.Receipt) -> bytes:
+    """The receipt as a comment, which clients skip."""
+    return f": {RECEIPT_HEADER} {receipt_header(receipt)}\n\n".encode()
 
 
 class _Beat:

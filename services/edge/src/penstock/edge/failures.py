@@ -47,6 +47,7 @@ def failure_of(fault: Fault) -> Failure:
     if fault.reason in NO_BUDGET:
         kind = FailureKind.NO_BUDGET
     may_retry = False if kind in NEVER_RETRIED else None
+    said = fault.provider_error
     return Failure(
         kind,
         fault.message.replace("task.", "").replace("options.", ""),
@@ -54,6 +55,7 @@ def failure_of(fault: Fault) -> Failure:
         code="not_found" if fault.reason is Reason.NOT_FOUND else "",
         retry_after_s=fault.retry_after_s,
         may_retry=may_retry,
+        providers=(said.status, said.body) if said is not None else None,
     )
 
 

@@ -63,6 +63,8 @@ class Failure:
         code: a word for programs; empty leaves it to the wire.
         retry_after_s: when to try again; 0 for unknown.
         may_retry: whether a client should; None leaves it to the client's own rules.
+        providers: status and body that a provider of the client's wire gave, which then stand in
+            place of ours; the status is 200 for events inside a stream.
     """
 
     kind: FailureKind
@@ -71,6 +73,7 @@ class Failure:
     code: str = ""
     retry_after_s: float = 0.0
     may_retry: bool | None = None
+    providers: tuple[int, bytes] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols import openai_embeddings, rerank
 from penstock.inference_upstream.protocols.anthropic_messages.wire import AnthropicMessages
 from penstock.inference_upstream.protocols.openai_chat.wire import OpenAiChat
+from penstock.inference_upstream.protocols.passing_on import AsSent, passed_on
+from penstock.inference_upstream.protocols.provider_words import told_as_it_came
+from penstock.inference_upstream.protocols.request_fields import check_modalities
 from penstock.inference_upstream.protocols.wire import Target, Wire
 from penstock.inference_upstream.providers import WireName
 from penstock.inference_upstream.settings import Upstream, UpstreamModel
-from penstock.inference_upstream.transport.client import Body, Client, read_to_end, read_whole
+from penstock.inference_upstream.transport.client import (
+    Body,
+    Client,
+    Content,
+    read_to_end,
+    read_whole,
+)
+from penstock.rpc.errors import Fault
 from penstock.tasks.answers import whole_chunk
 from penstock.tasks.kinds import EMBED, GENERATE, RERANK
+from penstock.tasks.wire_request import MAX_WIRE_BODY_BYTES
 
 Adapter = Callable[[Client, UpstreamModel, pb.Task], Awaitable[pb.TaskResult]]
 WIRES: Mapping[WireName, Wire] = {
@@ -56,9 +67,27 @@ async def _embed(client: Client, model: UpstreamModel, task: pb.Task) -> pb.Task
 
 async def _generate(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
     wire, target = wire_of(client.upstream), target_of(client.upstream, model)
-    body = wire.request(task.generate, target, stream=False)
+    body = body_of(wire, target, task.generate, stream=False)
     path = client.upstream.paths.get("generate", wire.path)
-    return wire.parse(await client.post(path, body, model), task.generate, target)
+    answer = await client.post(path, body, model)
+    result = wire.parse(answer, task.generate, target)
+    if isinstance(body, AsSent) and len(answer) <= MAX_WIRE_BODY_BYTES:
+        result.generate.wire_body = answer
+    return result
+
+
+def body_of(wire: Wire, target: Target, task: pb.GenerateTask, *, stream: bool) -> Content:
+    """What is sent of a conversation: its caller's own bytes where they say it, else a translation.
+
+    Raises:
+        Fault: INVALID_ARGUMENT as `Wire.request`.
+    """
+    if task.HasField("wire_request"):
+        way = passed_on(task, wire.number, target, stream=stream)
+        if isinstance(way, AsSent):
+            check_modalities(task, target)
+            return way
+    return wire.request(task, target, stream=stream)
 
 
 async def _rerank(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
@@ -78,7 +107,7 @@ async def stream_answer(
             where the answer has not ended, which is never passed on as complete.
     """
     wire, target = wire_of(client.upstream), target_of(client.upstream, model)
-    body = wire.request(task, target, stream=True)
+    body = body_of(wire, target, task, stream=True)
     path = client.upstream.paths.get("generate", wire.path)
     async with client.stream(path, body, model) as answered:
         if not answered.is_stream:
@@ -86,7 +115,10 @@ async def stream_answer(
             yield whole_chunk(result.generate)
             yield result
             return
-        async with aclosing(_streamed(wire, target, task, answered)) as parts:
+        streamed = _streamed(wire, target, task, answered)
+        if isinstance(body, AsSent):
+            streamed = _streamed_as_it_comes(wire, target, task, answered, body)
+        async with aclosing(streamed) as parts:
             async for part in parts:
                 yield part
 
@@ -105,6 +137,35 @@ async def _streamed(
         yield chunk
     yield result
     await read_to_end(answered)
+
+
+async def _streamed_as_it_comes(
+    wire: Wire, target: Target, task: pb.GenerateTask, answered: Body, sent: AsSent
+) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
+    """As `_streamed`; the chunks have the provider's bytes too, to the last one."""
+    answer = wire.stream(task, target)
+    async for piece in answered.pieces:
+        try:
+            chunks = answer.feed(piece)
+        except Fault as fault:
+            raise told_as_it_came(fault, 200, piece, sent.body) from None
+        for chunk in with_bytes(chunks, piece):
+            yield chunk
+        if answer.is_done:
+            break
+    rest = await read_to_end(answered) if answer.is_done else b""
+    last_chunks, result = answer.end()
+    for chunk in with_bytes(last_chunks, rest) if rest else last_chunks:
+        yield chunk
+    yield result
+
+
+def with_bytes(chunks: Sequence[pb.GenerateChunk], piece: bytes) -> Sequence[pb.GenerateChunk]:
+    """The chunks of a piece, the first of them with its bytes."""
+    first = pb.GenerateChunk(wire_piece=piece)
+    if chunks:
+        first.MergeFrom(chunks[0])
+    return [first, *chunks[1:]]
 
 
 ADAPTERS: Mapping[str, Adapter] = {

@@ -9,7 +9,7 @@ from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
 from penstock.hosting.service import Service
-from penstock.inference_upstream.adapters import ADAPTERS
+from penstock.inference_upstream.adapters import ADAPTERS, wire_of
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
 from penstock.inference_upstream.settings import Upstream, UpstreamSettings, UpstreamsSection
 from penstock.inference_upstream.transport.client import Client
@@ -17,6 +17,7 @@ from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
 from penstock.service.settings import BadConfig, load_section
+from penstock.tasks.wire_request import CAPABILITIES
 
 NAME = "inference-upstream"
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -83,12 +84,13 @@ def _instance(
     settings: UpstreamSettings, upstream: Upstream, servicer: UpstreamServicer, address: str
 ) -> router_pb2.Instance:
     """How the service presents itself to the router."""
+    wire = wire_of(upstream)
     return router_pb2.Instance(
         id=settings.instance_id or upstream.name,
         address=settings.advertise or address,
         batcher_address=settings.batcher_address,
         models=servicer.models(),
-        capabilities=["resumes"] if upstream.resumes else [],
+        capabilities=[*(["resumes"] if upstream.resumes else []), CAPABILITIES[wire.number]],
         concurrency=upstream.concurrency,
         tenancy=router_pb2.TENANCY_UPSTREAM,
         zone=settings.zone,

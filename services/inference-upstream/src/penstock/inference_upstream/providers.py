@@ -40,6 +40,7 @@ PROVIDERS: tuple[Provider, ...] = (
         "openai",
         ("api.openai.com",),
         switches=Switches(
+            same_wire=True,
             allowed_tools=True,
             reasoning_back=False,
             extras_back=False,
@@ -67,6 +68,7 @@ PROVIDERS: tuple[Provider, ...] = (
         auth="x-api-key",
         headers=(ANTHROPIC_VERSION,),
         switches=Switches(
+            same_wire=True,
             json_object=False,
             system_turns="first",
             reasoning="adaptive",

@@ -58,6 +58,10 @@ class Switches(Section):
     """
     empty_text: bool = True
     """Whether turns may be empty."""
+    same_wire: bool = False
+    """Whether requests of the same wire go to it as they came, and its answers back: for servers
+    whose answers need no mending for clients.
+    """
     omit: tuple[str, ...] = ()
     """Body fields that are never sent."""
     body: Mapping[str, Any] = Field(default_factory=dict)

@@ -24,6 +24,7 @@ from penstock.router.admission.unlimited import CeilingAdmission
 from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
+from penstock.router.api.translating_callers import marking_translators
 from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.calls.attempts import Attempts
 from penstock.router.calls.handler import CallHandler
@@ -139,7 +140,13 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     )
     open_calls = OpenCalls(keys.authenticate)
     endpoints = [
-        Endpoint(ROUTER, servicer, keys.authenticate, public=True, open_calls=open_calls),
+        Endpoint(
+            ROUTER,
+            servicer,
+            marking_translators(keys.authenticate, settings.tokens, ROUTER),
+            public=True,
+            open_calls=open_calls,
+        ),
         Endpoint(
             REGISTRY,
             RegistryServicer(settings, registry, clock, Ownership(store, clock)),

@@ -53,6 +53,8 @@ class Wire(Protocol):
 
     path: str
     """Where requests go, after the base address."""
+    number: pb.Wire
+    """How the contract names it."""
 
     def request(self, task: pb.GenerateTask, target: Target, *, stream: bool) -> dict[str, Any]:
         """The body of a request.

@@ -15,6 +15,8 @@ from urllib.parse import quote, urlencode
 
 import httpcore
 from penstock.inference_upstream.protocols.faults import malformed, status_fault
+from penstock.inference_upstream.protocols.passing_on import AsSent
+from penstock.inference_upstream.protocols.provider_words import told_as_it_came
 from penstock.inference_upstream.providers import AuthStyle
 from penstock.inference_upstream.settings import Upstream, UpstreamModel
 from penstock.inference_upstream.transport.decoding import decoded
@@ -60,6 +62,8 @@ AUTH_HEADERS: dict[AuthStyle, tuple[str, str]] = {
 """The header of the key, and what is before it there."""
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
+Content = dict[str, Any] | AsSent
+"""The body of a request: as a value, or as its caller sent it."""
 
 
 class Body(NamedTuple):
@@ -113,7 +117,7 @@ class Client:
         """Share of calls on a connection that was open already, 0 to 1."""
         return max(0.0, 1.0 - self.opened / self.calls) if self.calls else 0.0
 
-    async def post(self, path: str, body: dict[str, Any], model: UpstreamModel) -> bytes:
+    async def post(self, path: str, body: Content, model: UpstreamModel) -> bytes:
         """The body of a whole answer.
 
         Raises:
@@ -126,9 +130,7 @@ class Client:
             return await read_whole(answered)
 
     @contextlib.asynccontextmanager
-    async def stream(
-        self, path: str, body: dict[str, Any], model: UpstreamModel
-    ) -> AsyncIterator[Body]:
+    async def stream(self, path: str, body: Content, model: UpstreamModel) -> AsyncIterator[Body]:
         """The body of a streamed answer inside the block; leaving the block early ends the
         upstream's call. An upstream that does not stream answers with JSON.
 
@@ -143,20 +145,21 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _call(
-        self, path: str, body: dict[str, Any], model: UpstreamModel, waits: Waits
+        self, path: str, body: Content, model: UpstreamModel, waits: Waits
     ) -> AsyncIterator[Body]:
         """A request and its response with status 200; a failure is counted and raised as Fault."""
         self.calls += 1
         self.in_flight += 1
         ends_at_s = time.monotonic() + waits.whole_s
         timeouts = {"connect": self.upstream.connect_timeout_ms / 1e3, "pool": waits.silence_s}
-        post = self._pool.post(self._url(path, model), self._headers, _json(body), timeouts)
+        content = body.body if isinstance(body, AsSent) else _json(body)
+        post = self._pool.post(self._url(path, model), self._headers_of(body), content, timeouts)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(min(waits.first_byte_s, waits.whole_s)):
                     response = await stack.enter_async_context(post)
                 if response.status != 200:
-                    raise await _refusal(response)
+                    raise await _refusal(response, body)
                 yield self._answered(response, waits, ends_at_s)
         except (TimeoutError, *TRANSPORT_ERRORS) as error:
             self.errors += 1
@@ -166,6 +169,16 @@ class Client:
             raise
         finally:
             self.in_flight -= 1
+
+    def _headers_of(self, body: Content) -> list[tuple[str, str]]:
+        """The headers of a request; those that its caller sent go before the provider's, and the
+        operator's before both.
+        """
+        if not isinstance(body, AsSent) or not body.headers:
+            return self._headers
+        operators = {name.lower() for name in self.upstream.headers}
+        callers = {name: text for name, text in body.headers.items() if name not in operators}
+        return list((dict(self._headers) | callers).items())
 
     def _url(self, path: str, model: UpstreamModel) -> str:
         base = self.upstream.base_url.replace("{model}", quote(model.name_at_upstream, safe=""))
@@ -215,12 +228,16 @@ async def read_whole(body: Body) -> bytes:
     return b"".join([piece async for piece in body.pieces])
 
 
-async def read_to_end(body: Body) -> None:
-    """Read the rest of a body: only then can its connection be used again."""
+async def read_to_end(body: Body) -> bytes:
+    """The rest of a body, as far as it comes in time: only once it is read can its connection be
+    used again.
+    """
+    rest = bytearray()
     with contextlib.suppress(*BODY_END_ERRORS):
         async with asyncio.timeout(BODY_END_TIMEOUT_S):
-            async for _ in body.pieces:
-                pass
+            async for piece in body.pieces:
+                rest += piece
+    return bytes(rest)
 
 
 async def _timed(
@@ -242,7 +259,7 @@ async def _timed(
         yield piece
 
 
-async def _refusal(response: httpcore.Response) -> Fault:
+async def _refusal(response: httpcore.Response, sent: Content) -> Fault:
     """What a response with another status means; its body is read as far as is needed."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
@@ -251,7 +268,10 @@ async def _refusal(response: httpcore.Response) -> Fault:
                 body += piece
                 if len(body) >= MAX_ERROR_BYTES:
                     break
-    return status_fault(response.status, _headers(response), bytes(body), time.time())
+    fault = status_fault(response.status, _headers(response), bytes(body), time.time())
+    if not isinstance(sent, AsSent):
+        return fault
+    return told_as_it_came(fault, response.status, bytes(body), sent.body)
 
 
 def _request_headers(upstream: Upstream) -> list[tuple[str, str]]:

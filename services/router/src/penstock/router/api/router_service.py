@@ -30,6 +30,7 @@ from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER, RERANK
+from penstock.tasks.wire_request import translated
 
 
 class RouterServicer:
@@ -74,20 +75,24 @@ class RouterServicer:
     def Generate(
         self, request: pb.GenerateRequest, call: Call
     ) -> pb.GenerateResponse | Continuation:
-        generate = sized(GENERATE, Task(generate=request.task), "task.")
+        generate = sized(GENERATE, _conversation(request.task, call), "task.")
         return self._calls.serve(request.options, generate, call, _generated)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        generate = sized(GENERATE, Task(generate=request.task), "task.")
+        generate = sized(GENERATE, _conversation(request.task, call), "task.")
         stream = self._calls.stream(request.options, generate, call)
+        has_bytes = False
         async with contextlib.aclosing(stream) as items:
             async for item in items:
                 if isinstance(item, Outcome):
                     yield pb.GenerateStreamResponse(receipt=item.receipt)
-                else:
-                    yield pb.GenerateStreamResponse(chunk=item)
+                    continue
+                has_bytes = has_bytes or bool(item.wire_piece)
+                chunk = _only_bytes(item) if has_bytes else item
+                if chunk is not None:
+                    yield pb.GenerateStreamResponse(chunk=chunk)
 
     def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
         infer = sized(INFER, Task(infer=request.task), "task.")
@@ -187,6 +192,7 @@ class RouterServicer:
         return choice
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
+        request.task.CopyFrom(translated(request.task))
         _, call = self._calls.resolve(request.options, sized_any(request.task), call)
         return pb.SubmitJobResponse(job=await self._job_service().submit(request, call))
 
@@ -220,6 +226,25 @@ class RouterServicer:
         return pb.SendFeedbackResponse(quarantined=quarantined)
 
 
+def _conversation(asked: inference_pb2.GenerateTask, call: Call) -> Task:
+    """The task of a caller. Only a service of ours is believed that a request's own bytes say what
+    the task says, by which the call is admitted.
+    """
+    task = Task(generate=asked)
+    return task if call.is_translated else translated(task)
+
+
+def _only_bytes(chunk: inference_pb2.GenerateChunk) -> inference_pb2.GenerateChunk | None:
+    """A chunk as it leaves to a caller who gets the provider's bytes, and reads these alone; None
+    where it has nothing for them.
+    """
+    if not (chunk.wire_piece or chunk.finish_reason):
+        return None
+    return inference_pb2.GenerateChunk(
+        wire_piece=chunk.wire_piece, finish_reason=chunk.finish_reason
+    )
+
+
 def _embedded(outcome: Outcome) -> pb.EmbedResponse:
     # Merged, not made of arguments: that takes twice as long, and hits are mostly embeddings.
     response = pb.EmbedResponse()
@@ -239,6 +264,10 @@ def _reranked(outcome: Outcome) -> pb.RerankResponse:
 
 
 def _generated(outcome: Outcome) -> pb.GenerateResponse:
+    body = outcome.result.generate.wire_body
+    if body:
+        only_bytes = inference_pb2.GenerateResult(wire_body=body)
+        return pb.GenerateResponse(result=only_bytes, receipt=outcome.receipt)
     return pb.GenerateResponse(result=outcome.result.generate, receipt=outcome.receipt)
 
 

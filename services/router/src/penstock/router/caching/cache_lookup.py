@@ -26,6 +26,7 @@ from penstock.service.background import Background
 from penstock.service.clock import Clock
 from penstock.service.current import Current
 from penstock.tasks.answer_keys import KNOWN_MISS_RULE
+from penstock.tasks.wire_request import without_bytes
 
 MAX_TEMPERATURE = 0.3
 """Identical requests in flight share an answer that is sampled at no more."""
@@ -227,6 +228,8 @@ class CacheLookUp:
         self._end(ticket, result, paid, model=model, shareable=self._may_keep(ticket, result))
         if model:
             result = None  # a fallback's answer is not kept as that of the model asked for
+        if result is not None and result.generate.wire_body:
+            result = without_bytes(result)
         if ticket.unasked:
             self._bring(ticket, result, paid)
             return None

@@ -24,15 +24,18 @@ class Delivered:
     deltas: list[str] = field(default_factory=list)
     begun: bool = False
     whole: bool = True
-    """False once something was delivered that text cannot hold, such as a tool call."""
+    """False once something was delivered that text cannot hold, such as a tool call, or that only
+    its provider can go on with.
+    """
 
     def add(self, chunk: pb.GenerateChunk) -> None:
         """One more piece has left. A keep-alive has nothing that cannot be said again."""
-        if chunk.keep_alive:
+        if chunk.keep_alive and not chunk.wire_piece:
             return
         self.begun = True
         is_text = not (chunk.tool_calls or chunk.reasoning or chunk.refusal or chunk.logprobs)
-        self.whole = self.whole and is_text and not chunk.finish_reason
+        is_ours = not chunk.wire_piece  # Nobody else goes on in a provider's own bytes.
+        self.whole = self.whole and is_text and is_ours and not chunk.finish_reason
         if chunk.delta:
             self.deltas.append(chunk.delta)
 
@@ -46,6 +49,7 @@ def continued(task: pb.Task, text: str) -> pb.Task:
     """The task of saying the rest."""
     rest = pb.Task()
     rest.CopyFrom(task)
+    rest.generate.ClearField("wire_request")  # It does not hold what was said.
     rest.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content=text)
     if rest.generate.max_tokens:
         said_tokens = len(text.encode()) // BYTES_PER_TOKEN

@@ -25,6 +25,8 @@ from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
+from penstock.service.purity import pure
+from penstock.tasks.wire_request import CAPABILITIES, translated
 
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -44,6 +46,15 @@ class Computed(NamedTuple):
     batch: common_pb2.BatchReceipt | None = None
     load: common_pb2.LoadReport | None = None
     chunk: inference_pb2.GenerateChunk | None = None
+
+
+@pure
+def task_for(instance: router_pb2.Instance, task: inference_pb2.Task) -> inference_pb2.Task:
+    """The task as it is sent to an instance: a request's own bytes go only where they are used."""
+    if not task.generate.HasField("wire_request"):
+        return task
+    capability = CAPABILITIES.get(task.generate.wire_request.wire)
+    return task if capability in instance.capabilities else translated(task)
 
 
 class Backends:
@@ -66,16 +77,16 @@ class Backends:
         self, instance: router_pb2.Instance, request: ResolvedRequest, call: Call
     ) -> Computed:
         """Run a task on an instance; raises Fault."""
-        batcher = self._batcher_of(instance)
+        batcher, task = self._batcher_of(instance), task_for(instance, request.task)
         if not batcher:
-            direct = inference_pb2.ComputeRequest(model=request.model, task=request.task)
+            direct = inference_pb2.ComputeRequest(model=request.model, task=task)
             peer = self._peer(instance.address, INFERENCE)
             plain: inference_pb2.ComputeResponse = await peer.call("Compute", direct, call)
             return Computed(plain.result, None, plain.load)
         queued = batcher_pb2.ComputeRequest(
             instance_id=instance.id,
             model=request.model,
-            task=request.task,
+            task=task,
             estimated_tokens=request.estimate.input_tokens,
         )
         try:
@@ -93,10 +104,10 @@ class Backends:
         self, instance: router_pb2.Instance, request: ResolvedRequest, call: Call
     ) -> AsyncGenerator[Computed, None]:
         """Run a conversation on an instance, piece by piece; raises Fault."""
-        batcher = self._batcher_of(instance)
+        batcher, task = self._batcher_of(instance), task_for(instance, request.task)
         try:
             if not batcher:
-                direct = inference_pb2.ComputeStreamRequest(model=request.model, task=request.task)
+                direct = inference_pb2.ComputeStreamRequest(model=request.model, task=task)
                 peer = self._peer(instance.address, INFERENCE)
                 parts = peer.stream("ComputeStream", direct, call)
             else:
@@ -105,7 +116,7 @@ class Backends:
                 queued = batcher_pb2.ComputeStreamRequest(
                     instance_id=instance.id,
                     model=request.model,
-                    task=request.task,
+                    task=task,
                     estimated_tokens=request.estimate.input_tokens,
                 )
                 parts = self._peer(batcher, BATCHER).stream("ComputeStream", queued, call)

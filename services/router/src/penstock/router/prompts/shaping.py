@@ -263,6 +263,7 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
     """
     made = inference_pb2.Task()
     made.CopyFrom(task)
+    made.generate.ClearField("wire_request")  # It holds the prompt as it came.
     messages = made.generate.messages
     for message, turn in zip(messages, shaped.turns, strict=False):
         if not turn.fixed:

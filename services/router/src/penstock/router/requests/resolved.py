@@ -161,4 +161,10 @@ def in_public_words(kind: Kind, fault: Fault) -> Fault:
     if field == fault.field:
         return fault
     message = fault.message.replace(fault.field, field)
-    return Fault(fault.reason, message, field=field, retry_after_s=fault.retry_after_s)
+    return Fault(
+        fault.reason,
+        message,
+        field=field,
+        retry_after_s=fault.retry_after_s,
+        provider_error=fault.provider_error,
+    )

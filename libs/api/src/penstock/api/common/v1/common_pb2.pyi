@@ -68,18 +68,28 @@ class CallContext(_message.Message):
     def __init__(self, principal: _Optional[_Union[Principal, _Mapping]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ...) -> None: ...
 
 class ItemStatus(_message.Message):
-    __slots__ = ("code", "message", "reason", "field", "retry_after_ms")
+    __slots__ = ("code", "message", "reason", "field", "retry_after_ms", "provider_error")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_ERROR_FIELD_NUMBER: _ClassVar[int]
     code: int
     message: str
     reason: str
     field: str
     retry_after_ms: int
-    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
+    provider_error: ProviderError
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., provider_error: _Optional[_Union[ProviderError, _Mapping]] = ...) -> None: ...
+
+class ProviderError(_message.Message):
+    __slots__ = ("status", "body")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    body: bytes
+    def __init__(self, status: _Optional[int] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("id", "method", "context", "payload")

@@ -30,6 +30,12 @@ class ResponseFormatKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESPONSE_FORMAT_KIND_JSON_OBJECT: _ClassVar[ResponseFormatKind]
     RESPONSE_FORMAT_KIND_JSON_SCHEMA: _ClassVar[ResponseFormatKind]
 
+class Wire(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WIRE_UNSPECIFIED: _ClassVar[Wire]
+    WIRE_OPENAI_CHAT: _ClassVar[Wire]
+    WIRE_ANTHROPIC_MESSAGES: _ClassVar[Wire]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -77,6 +83,9 @@ RESPONSE_FORMAT_KIND_UNSPECIFIED: ResponseFormatKind
 RESPONSE_FORMAT_KIND_TEXT: ResponseFormatKind
 RESPONSE_FORMAT_KIND_JSON_OBJECT: ResponseFormatKind
 RESPONSE_FORMAT_KIND_JSON_SCHEMA: ResponseFormatKind
+WIRE_UNSPECIFIED: Wire
+WIRE_OPENAI_CHAT: Wire
+WIRE_ANTHROPIC_MESSAGES: Wire
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -289,8 +298,25 @@ class ReasoningOptions(_message.Message):
     max_tokens: int
     def __init__(self, effort: _Optional[str] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
+class WireRequest(_message.Message):
+    __slots__ = ("wire", "body", "headers")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    WIRE_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    wire: Wire
+    body: bytes
+    headers: _containers.ScalarMap[str, str]
+    def __init__(self, wire: _Optional[_Union[Wire, str]] = ..., body: _Optional[bytes] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class GenerateTask(_message.Message):
-    __slots__ = ("messages", "tools", "max_tokens", "temperature", "top_p", "seed", "stop", "tool_choice", "response_format", "parallel_tool_calls", "reasoning", "top_logprobs", "extra_json")
+    __slots__ = ("messages", "tools", "max_tokens", "temperature", "top_p", "seed", "stop", "tool_choice", "response_format", "parallel_tool_calls", "reasoning", "top_logprobs", "extra_json", "wire_request")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +330,7 @@ class GenerateTask(_message.Message):
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     EXTRA_JSON_FIELD_NUMBER: _ClassVar[int]
+    WIRE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
     max_tokens: int
@@ -317,7 +344,8 @@ class GenerateTask(_message.Message):
     reasoning: ReasoningOptions
     top_logprobs: int
     extra_json: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., reasoning: _Optional[_Union[ReasoningOptions, _Mapping]] = ..., top_logprobs: _Optional[int] = ..., extra_json: _Optional[str] = ...) -> None: ...
+    wire_request: WireRequest
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., reasoning: _Optional[_Union[ReasoningOptions, _Mapping]] = ..., top_logprobs: _Optional[int] = ..., extra_json: _Optional[str] = ..., wire_request: _Optional[_Union[WireRequest, _Mapping]] = ...) -> None: ...
 
 class ScoredToken(_message.Message):
     __slots__ = ("token", "logprob", "utf8")
@@ -338,20 +366,22 @@ class TokenLogprob(_message.Message):
     def __init__(self, chosen: _Optional[_Union[ScoredToken, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ...) -> None: ...
 
 class GenerateResult(_message.Message):
-    __slots__ = ("message", "finish_reason", "stop_reason", "stop_sequence", "logprobs", "unconfirmed")
+    __slots__ = ("message", "finish_reason", "stop_reason", "stop_sequence", "logprobs", "unconfirmed", "wire_body")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     UNCONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    WIRE_BODY_FIELD_NUMBER: _ClassVar[int]
     message: Message
     finish_reason: FinishReason
     stop_reason: str
     stop_sequence: str
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     unconfirmed: bool
-    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_reason: _Optional[str] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., unconfirmed: _Optional[bool] = ...) -> None: ...
+    wire_body: bytes
+    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_reason: _Optional[str] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., unconfirmed: _Optional[bool] = ..., wire_body: _Optional[bytes] = ...) -> None: ...
 
 class ToolCallDelta(_message.Message):
     __slots__ = ("index", "id", "name", "arguments_json", "extra_json")
@@ -382,7 +412,7 @@ class ReasoningDelta(_message.Message):
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., state: _Optional[bytes] = ..., format: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
 
 class GenerateChunk(_message.Message):
-    __slots__ = ("delta", "finish_reason", "tool_calls", "reasoning", "refusal", "logprobs", "stop_reason", "stop_sequence", "extra_json", "keep_alive")
+    __slots__ = ("delta", "finish_reason", "tool_calls", "reasoning", "refusal", "logprobs", "stop_reason", "stop_sequence", "extra_json", "keep_alive", "wire_piece")
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -393,6 +423,7 @@ class GenerateChunk(_message.Message):
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EXTRA_JSON_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    WIRE_PIECE_FIELD_NUMBER: _ClassVar[int]
     delta: str
     finish_reason: FinishReason
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCallDelta]
@@ -403,7 +434,8 @@ class GenerateChunk(_message.Message):
     stop_sequence: str
     extra_json: str
     keep_alive: bool
-    def __init__(self, delta: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ..., reasoning: _Optional[_Iterable[_Union[ReasoningDelta, _Mapping]]] = ..., refusal: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., stop_reason: _Optional[str] = ..., stop_sequence: _Optional[str] = ..., extra_json: _Optional[str] = ..., keep_alive: _Optional[bool] = ...) -> None: ...
+    wire_piece: bytes
+    def __init__(self, delta: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ..., reasoning: _Optional[_Iterable[_Union[ReasoningDelta, _Mapping]]] = ..., refusal: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., stop_reason: _Optional[str] = ..., stop_sequence: _Optional[str] = ..., extra_json: _Optional[str] = ..., keep_alive: _Optional[bool] = ..., wire_piece: _Optional[bytes] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "datatype", "shape", "data")

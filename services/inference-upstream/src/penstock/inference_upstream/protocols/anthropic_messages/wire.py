@@ -17,6 +17,7 @@ class AnthropicMessages:
     """See Wire."""
 
     path = "/messages"
+    number = pb.WIRE_ANTHROPIC_MESSAGES
 
     def request(self, task: pb.GenerateTask, target: Target, *, stream: bool) -> dict[str, Any]:
         return message_request(task, target, stream=stream)

@@ -14,6 +14,7 @@ class OpenAiChat:
     """See Wire."""
 
     path = "/chat/completions"
+    number = pb.WIRE_OPENAI_CHAT
 
     def request(self, task: pb.GenerateTask, target: Target, *, stream: bool) -> dict[str, Any]:
         return chat_request(task, target, stream=stream)

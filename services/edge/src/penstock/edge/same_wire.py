@@ -1,0 +1,58 @@
+"""A request's own bytes beside what was read from them, and a provider's words in place of ours.
+See docs/decisions/0108. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.edge.wire import Failure, Headers
+from penstock.service.purity import pure
+from penstock.tasks.wire_request import MAX_HEADERS, MAX_WIRE_BODY_BYTES, headers_sent_on
+
+WIRES: Mapping[str, pb.Wire] = {
+    "/v1/chat/completions": pb.WIRE_OPENAI_CHAT,
+    "/v1/messages": pb.WIRE_ANTHROPIC_MESSAGES,
+}
+"""Paths whose protocol is one of providers."""
+EVENT_END = b"\n\n"
+INSIDE_A_STREAM = 200
+"""The status of a provider's error that came inside a stream."""
+
+
+@pure
+def wire_request(path: str, body: bytes, headers: Headers) -> pb.WireRequest | None:
+    """The request as it came, for a provider that speaks its wire; None where there is no such wire
+    or the body is too large to go beside its translation.
+    """
+    wire = WIRES.get(path)
+    if wire is None or len(body) > MAX_WIRE_BODY_BYTES:
+        return None
+    all_headers = pb.WireRequest(wire=wire, headers=_printable(headers))
+    sent_on = list(headers_sent_on(all_headers).items())[:MAX_HEADERS]
+    return pb.WireRequest(wire=wire, body=body, headers=dict(sent_on))
+
+
+def _printable(headers: Headers) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in headers.items()
+        if (name + value).isascii() and (name + value).isprintable()
+    }
+
+
+@pure
+def providers_reply(failure: Failure) -> tuple[int, bytes] | None:
+    """Status and body that a provider gave; None where they are ours to say."""
+    said = failure.providers
+    return said if said is not None and said[0] != INSIDE_A_STREAM else None
+
+
+@pure
+def providers_event(failure: Failure) -> bytes | None:
+    """The provider's own events that end a failed stream; None where they are ours to say."""
+    said = failure.providers
+    if said is None or said[0] != INSIDE_A_STREAM:
+        return None
+    return said[1]
