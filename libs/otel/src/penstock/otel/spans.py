@@ -282,6 +282,7 @@ def with_traceparent(call: Call, traceparent: str) -> Call:
         call.deadline_s,
         traceparent,
         call.tracestate,
+        call.caller,
         call.is_translated,
     )
 

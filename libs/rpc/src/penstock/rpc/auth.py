@@ -57,8 +57,8 @@ def audience_of(rpc_service: str, address: str) -> str:
 
 
 def service_of(metadata: CallerMetadata, tokens: Tokens, callee: ServiceDescriptor) -> str:
-    """The service of ours that calls, by its certificate or its proof, beside whatever else says who
-    it calls for; empty for others.
+    """The service of ours that calls, by its certificate or its proof, beside whatever says for
+    whom; empty for others.
     """
     given = metadata.get(TOKEN_KEY, "")
     if not given:

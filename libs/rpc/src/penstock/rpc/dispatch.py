@@ -108,6 +108,7 @@ class Rpc:
             call.deadline_s,
             call.traceparent,
             call.tracestate,
+            call.caller,
             call.is_translated,
         )
 

@@ -91,7 +91,7 @@ def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
         default_deadline_s if math.isinf(said.deadline_s) else said.deadline_s,
         said.traceparent,
         said.tracestate,
-        caller.is_translated,
+        is_translated=caller.is_translated,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from penstock.rpc.auth import Authenticator, Metadata
+from penstock.rpc.auth import Authenticator, CallerMetadata
 from penstock.rpc.errors import Fault
 
 
@@ -19,7 +19,7 @@ class OpenCall:
     __slots__ = ("_calls", "_task", "fault", "metadata")
 
     def __init__(
-        self, calls: set[OpenCall], task: asyncio.Task[object], metadata: Metadata
+        self, calls: set[OpenCall], task: asyncio.Task[object], metadata: CallerMetadata
     ) -> None:
         self._calls = calls
         self._task = task
@@ -59,7 +59,7 @@ class OpenCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def enter(self, metadata: Metadata, task: asyncio.Task[object] | None = None) -> OpenCall:
+    def enter(self, metadata: CallerMetadata, task: asyncio.Task[object] | None = None) -> OpenCall:
         """A call that is served by `task`, by default the current one."""
         serving = task or asyncio.current_task()
         assert serving is not None
