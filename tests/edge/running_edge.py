@@ -123,6 +123,7 @@ async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[
                     first_piece_s=0.2,
                     keep_alive_s=0.2,
                     body_timeout_s=0.5,
+                    send_timeout_s=0.5,
                     max_calls_per_key=4,
                     grace_s=0.5,
                     **common,

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from penstock.testkit.eventually import eventually
+from penstock.testkit.scripted_answers import ScriptedAnswer
 from running_edge import KEY, MODEL, OTHER_KEY, Edge, with_key
 
 USER = [{"role": "user", "content": "hello"}]
@@ -188,3 +189,14 @@ async def test_a_provider_that_fails_has_a_status_and_no_retries_on_top(edge: Ed
     answer = await edge.chat(stream=True)
     assert answer.status >= 500
     assert orjson.loads(answer.body)["error"]["type"] == "server_error"
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_and_its_call_ends(edge: Edge) -> None:
+    edge.provider.script = lambda _: ScriptedAnswer("word " * 400_000)
+    body = orjson.dumps({"model": MODEL, "messages": USER, "stream": True})
+    head = f"{HEAD}content-length: {len(body)}\r\n\r\n".encode()
+    _, writer = await raw(edge, head + body)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a stream's own protocol
+    await edge.provider.caller_left.wait()
+    assert (await edge.chat(messages=[{"role": "user", "content": "others"}])).status == 200
+    writer.close()

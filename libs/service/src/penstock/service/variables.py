@@ -128,6 +128,7 @@ SETTINGS = frozenset(
         "router_address",
         "scaler_address",
         "secret",
+        "send_timeout_s",
         "service_tokens_file",
         "spot",
         "store_patience_ms",

@@ -99,7 +99,8 @@ class EdgeApp:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
-            await self._serve(HttpExchange(scope, receive, send))
+            timeout_s = self._settings.send_timeout_s
+            await self._serve(HttpExchange(scope, receive, send, timeout_s))
 
     async def _serve(self, exchange: HttpExchange) -> None:
         number = secrets.token_hex(16)

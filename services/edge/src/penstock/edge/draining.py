@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+
+LAST_WORDS_S = 2.0
+"""Seconds in which requests that are ended may still say so; none waits for who reads nothing."""
 
 
 class Draining:
@@ -22,7 +25,7 @@ class Draining:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
+    @contextlib.contextmanager
     def counted(self, work: asyncio.Task[None]) -> Iterator[None]:
         """Count a request while it is served."""
         self._work.add(work)
@@ -44,4 +47,6 @@ class Draining:
             self.is_over = True
             for work in list(self._work):
                 work.cancel()
-            await self._idle.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._idle.wait()

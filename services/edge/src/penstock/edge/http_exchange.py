@@ -29,7 +29,7 @@ class BodyTooSlow(Exception):
 
 
 class ClientLeft(Exception):
-    """The client closed its connection."""
+    """The client closed its connection, or reads nothing any more."""
 
 
 class HttpExchange:
@@ -43,7 +43,14 @@ class HttpExchange:
         keys: the values of all headers that carry a key.
     """
 
-    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        send: Send,
+        send_timeout_s: float,
+    ) -> None:
+        """`send_timeout_s`: seconds after which a client that reads nothing has left."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
@@ -59,7 +66,8 @@ class HttpExchange:
         }
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self.has_begun = False
-        self._receive, self._send = receive, send
+        self._receive, self._send_at_once = receive, send
+        self._send_timeout_s = send_timeout_s
 
     def add_header(self, name: str, value: str) -> None:
         """Send a header with the response; what could end the line is left out."""
@@ -112,6 +120,18 @@ class HttpExchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         shown = b"" if self.method == "HEAD" else body
         await self._send({"type": "http.response.body", "body": shown})
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        """Send a part of the response; returns once the client's connection can take more.
+
+        Raises:
+            ClientLeft: it could not for too long: the client reads nothing.
+        """
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await self._send_at_once(message)
+        except TimeoutError:
+            raise ClientLeft from None
 
     async def begin_events(self) -> None:
         """Begin a response of events."""

@@ -14,6 +14,9 @@ class EdgeSettings(ServiceSettings):
     max_body_bytes: int = Field(32 << 20, gt=0, description="bytes of a request's body")
     max_header_bytes: int = Field(64 << 10, gt=0, description="bytes of a request's headers")
     body_timeout_s: float = Field(60.0, gt=0, description="seconds within which a body must come")
+    send_timeout_s: float = Field(
+        60.0, gt=0, description="seconds after which a client that reads nothing is cut off"
+    )
     http_deadline_s: float = Field(
         600.0, gt=0, description="seconds that a call may take; a caller may ask for fewer"
     )

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols import openai_embeddings, rerank
 from penstock.inference_upstream.protocols.anthropic_messages.wire import AnthropicMessages
+from penstock.inference_upstream.protocols.joining import joined
 from penstock.inference_upstream.protocols.openai_chat.wire import OpenAiChat
 from penstock.inference_upstream.protocols.passing_on import AsSent, passed_on
 from penstock.inference_upstream.protocols.provider_words import told_as_it_came
@@ -128,7 +129,7 @@ async def _streamed(
 ) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
     answer = wire.stream(task, target)
     async for piece in answered.pieces:
-        for chunk in answer.feed(piece):
+        for chunk in joined(answer.feed(piece)):
             yield chunk
         if answer.is_done:
             break
@@ -146,7 +147,7 @@ async def _streamed_as_it_comes(
     answer = wire.stream(task, target)
     async for piece in answered.pieces:
         try:
-            chunks = answer.feed(piece)
+            chunks = joined(answer.feed(piece))
         except Fault as fault:
             raise told_as_it_came(fault, 200, piece, sent.body) from None
         for chunk in with_bytes(chunks, piece):

@@ -70,6 +70,14 @@ def _config(provider: Provider) -> dict[str, object]:
         "prices": {"models": PRICES},
         "instances": [],
         "upstreams": {
-            "servers": [{"name": "provider", "base_url": provider.base_url, "models": models}]
+            "servers": [
+                {
+                    "name": "provider",
+                    "base_url": provider.base_url,
+                    "models": models,
+                    # As for OpenAI's own address, which this one stands for.
+                    "switches": {"same_wire": True},
+                }
+            ]
         },
     }
