@@ -95,7 +95,7 @@ class StackPlan:
                 *instances,
                 *upstream,
                 self._process("scaler"),
-                self._process("edge"),
+                self._edge(),
                 self._console(),
             ),
         )
@@ -241,18 +241,21 @@ class StackPlan:
             "local_beside": str(self.instances),
         }
 
+    def _edge(self) -> Program:
+        """The HTTP edge, which has no gRPC port to be probed at."""
+        return replace(self._process("edge"), address=self._page("edge"))
+
     def _console(self) -> Program:
         """The console, which shows the services that answer and names those that do not."""
-        return replace(self._process("console"), address=self._console_page)
+        return replace(self._process("console"), address=self._page("console"))
 
     def _beside(self) -> Program:
         """The services beside the path; the console is the last of them that starts."""
-        return self._together("beside", BESIDE, self._console_page)
+        return self._together("beside", BESIDE, self._page("console"))
 
-    @property
-    def _console_page(self) -> str:
+    def _page(self, service: str) -> str:
         scheme = "http" if self.tls is None else "https"
-        return f"{scheme}://{self.addresses['console']}/"
+        return f"{scheme}://{self.addresses[service]}/"
 
     def _addresses_of(self, *services: str) -> dict[str, str]:
         """The settings by which a service finds others, such as `router_address`."""
