@@ -144,12 +144,12 @@ def _caller_by_token(metadata: Metadata, tokens: Tokens, expected: str | None) -
     )
 
 
-def _is_meant(audience: str, expected: str | None) -> bool:
-    if expected is None:
+def _is_meant(audience: str, audience_here: str | None) -> bool:
+    if audience_here is None:
         return True
-    if expected.endswith("@"):  # the address is not known: of the kind will do
-        return audience.startswith(expected)
-    return audience == expected
+    if audience_here.endswith("@"):  # the address is not known: of the kind will do
+        return audience.startswith(audience_here)
+    return audience == audience_here
 
 
 def _is_any(given: str, expected: tuple[str, ...] | list[str]) -> bool:

@@ -36,10 +36,13 @@ SERVED_BY: Mapping[str, str] = {
     "penstock.api.inference.v1.InferenceService": INSTANCE,
     "penstock.api.limiter.v1.LimiterService": "limiter",
     REGISTRY: "router",
+    "penstock.api.router.v1.RouterService": "router",
     "penstock.api.scaler.v1.ScalerService": "scaler",
     "penstock.api.telemetry.v1.TelemetryService": "telemetry",
 }
-"""The services of internal ports, by the full name of their protobuf service."""
+"""Who serves a protobuf service, by its full name: those of internal ports, and the router's own,
+to which the edge proves what it is.
+"""
 
 
 def callers_of(rpc_service: str) -> frozenset[str]:
