@@ -36,7 +36,7 @@ async def test_vectors_come_in_the_order_of_the_texts_whatever_their_neighbours(
 
 async def test_a_receipt_says_who_served_why_and_what_it_cost(caller: Caller) -> None:
     receipt = (await caller.embed("a text of six", run_id="run-1", step="search")).receipt
-    assert re.fullmatch("[0-9a-f]{16}", receipt.request_id)
+    assert re.fullmatch("[0-9a-f]{32}", receipt.request_id)
     assert re.fullmatch("[0-9a-f]{32}", receipt.trace_id)
     assert (receipt.run_id, receipt.model) == ("run-1", EMBEDDER)
     assert re.fullmatch("1-[0-9a-f]{12}", receipt.revision)
