@@ -1,4 +1,5 @@
-"""Security: threats that tests try, what mutual TLS costs, and certificates replaced under load.
+"""Security: threats that tests try, what mutual TLS costs, certificates replaced under load, keys
+revoked, the store's primary killed, and a cluster of stores.
 
 Every test that is marked with `threat` is run; a threat is open where one of its tests fails.
 """
@@ -7,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
-from penstock.bench.security import reload, tls_cpu
+from penstock.bench.security import cluster, failover, reload, revocation, tls_cpu
 from penstock.service.program import loop_factory
 
 BOUNDS = {
@@ -22,7 +25,11 @@ BOUNDS = {
     "threats_open": Bound("<=", 0),
     "tls_cpu_ratio": Bound("<=", 1.15),
     "cert_reload_errors": Bound("<=", 0),
+    "revocation_ms": Bound("<=", 1_000),
+    "failover_lost": Bound("<=", 0),
+    "cluster_crossslot_errors": Bound("<=", 0),
 }
+FAILOVERS = 3
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,34 @@ def _reload(quick: bool) -> Part:
     return Part(figures)
 
 
+def _revocation(quick: bool) -> Part:
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        took_ms = runner.run(revocation.measure(Path(folder), 3 if quick else 20))
+    return Part({"revocation_ms": max(took_ms)}, {"keys_revoked": len(took_ms)})
+
+
+def _failover(quick: bool) -> Part:
+    losses = []
+    for seed in range(1 if quick else FAILOVERS):
+        with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+            losses.append(runner.run(failover.measure(Path(folder), seed)))
+    figures = {
+        "failover_lost": sum(loss.lost for loss in losses),
+        "failover_settlements": sum(loss.answered for loss in losses),
+    }
+    return Part(figures, {"failovers": len(losses)})
+
+
+def _cluster(_quick: bool) -> Part:
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        return Part({"cluster_crossslot_errors": runner.run(cluster.measure(Path(folder)))})
+
+
 PARTS: Mapping[str, Callable[[bool], Part]] = {
     "threats": _threats,
     "tls-cpu": _tls_cpu,
     "reload": _reload,
+    "revocation": _revocation,
+    "failover": _failover,
+    "cluster": _cluster,
 }
