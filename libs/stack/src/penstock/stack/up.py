@@ -137,10 +137,12 @@ def _read_again_on_sighup(follower: Follower) -> None:
 def _announce(stack: WholeStack, console: Console) -> None:
     places = {name: stack.addresses[name] for name in ANNOUNCED} | dict(stack.fleet.addresses)
     addresses = "  ".join(f"{name} [bold]{address}[/]" for name, address in places.items())
-    page = f"{'http' if stack.tls is None else 'https'}://{stack.addresses['console']}/"
+    scheme = "http" if stack.tls is None else "https"
+    page = f"{scheme}://{stack.addresses['console']}/"
+    base = f"{scheme}://{stack.addresses['edge']}/v1"
     token = stack.plan.home / TOKEN_FILE
     console.print(f"\n[bold green]ready[/]  {addresses}")
-    console.print(f"       console [bold]{page}[/]")
+    console.print(f"       OpenAI and Anthropic clients [bold]{base}[/]   console [bold]{page}[/]")
     has_key = accepts_key(stack.plan.config_file, DEVELOPMENT_KEY)
     key = f"API key [bold]{DEVELOPMENT_KEY}[/]" if has_key else "API keys of your configuration"
     if stack.plan.identities is not None and stack.plan.identities.certificates is not None:

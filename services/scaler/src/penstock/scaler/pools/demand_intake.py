@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 COMPUTE_MS_PER_S = 1000.0
 NO_COUNT = FleetCount(0, 0)
+STARTING_S = 15.0
+"""How long after its own start a scaler takes it for granted that others are still starting."""
 
 
 class DemandIntake:
@@ -23,6 +25,12 @@ class DemandIntake:
     def __init__(self, source: DemandSource, clock: Clock) -> None:
         self._source = source
         self._clock = clock
+        self._made_s = clock.monotonic()
+
+    def _say(self, what: str, fault: Fault) -> None:
+        """Log that somebody cannot be asked; while all services start, that is no news."""
+        starting = self._clock.monotonic() - self._made_s < STARTING_S
+        log.log(logging.DEBUG if starting else logging.WARNING, "%s: %s", what, fault)
 
     def reset(self) -> None:
         """Begin anew with the next reading: this scaler does not lead now."""
@@ -37,7 +45,7 @@ class DemandIntake:
         try:
             reading = await self._source.read()
         except Fault as fault:
-            log.warning("demand cannot be read: %s", fault)
+            self._say("demand cannot be read", fault)
             return {}
         if reading is None:
             return {}
@@ -65,7 +73,7 @@ class DemandIntake:
         try:
             fleets = await self._source.fleets(list(pools))
         except Fault as fault:
-            log.warning("the router cannot be asked for instances and held calls: %s", fault)
+            self._say("the router cannot be asked for instances and held calls", fault)
         for name, pool in pools.items():
             pool.serving = fleets[name].serving if name in fleets else None
             pool.held_calls = fleets.get(name, NO_COUNT).held_calls
