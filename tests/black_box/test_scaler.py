@@ -110,7 +110,7 @@ async def test_keda_is_not_told_zero_once_demand_is_no_longer_fresh(api: Api) ->
         (told,) = (await api.slow_keda.GetMetrics(request)).metricValues
         assert (told.metricValue, await last_decided()) == (1, 0)
 
-    await eventually(decided_zero)
+    await eventually(decided_zero, 30.0)
     await eventually(one_although_zero_was_decided, 2.5)
 
 
