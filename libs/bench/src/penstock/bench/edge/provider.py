@@ -123,6 +123,8 @@ class _Connection(asyncio.Protocol):
             return whole_response(_Connection.last_body)
         if self._path == b"/last-close":
             return whole_response(b"%.6f" % _Connection.last_close_s)
+        if not self._body:
+            return whole_response(b"{}")  # a gateway that asks which models there are
         _Connection.last_body = self._body
         request = orjson.loads(self._body)
         if not request.get("stream"):

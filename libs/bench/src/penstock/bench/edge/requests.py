@@ -15,7 +15,7 @@ SYSTEM = "You answer in one sentence. You are precise, and you say so when you d
 def chat_body(question: str, *, model: str = CHAT, stream: bool = False) -> bytes:
     """The JSON of a chat."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
-    body: dict[str, object] = {"model": model, "messages": messages, "max_tokens": 64}
+    body: dict[str, object] = {"model": model, "messages": messages, "max_completion_tokens": 64}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return orjson.dumps(body)
@@ -42,7 +42,7 @@ def _odd_body(number: int) -> bytes:
         "messages": [{"content": question, "role": "user"}],
         "temperature": 0.10,
         "model": CHAT,
-        "max_tokens": 16 + number % 5,
+        "max_completion_tokens": 16 + number % 5,
         "metadata": {"z": "1", "a": "2"},
     }
     if number % 3 == 0:
