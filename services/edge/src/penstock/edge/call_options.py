@@ -5,8 +5,9 @@ Clients that cannot set headers say the same in `metadata`: `penstock_run` is `x
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 from penstock.api.router.v1 import router_pb2
 from penstock.edge.wire import Asked, BadRequest, Headers
@@ -28,6 +29,9 @@ STEPS = ("x-claude-code-agent-id", "x-openai-subagent")
 """Headers that name a part of it."""
 CACHE_MODES = ("default", "bypass", "no-store", "refresh")
 MICROUSD = 1_000_000
+"""Of a dollar."""
+DOLLARS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+MAX_COST_CHARACTERS = 16
 MAX_RUN_BYTES = 128
 
 
@@ -98,13 +102,9 @@ def _put_cost(options: router_pb2.CallOptions, said: str) -> None:
     """Dollars, such as `0.05`."""
     if not said:
         return
-    try:
-        dollars = float(said)
-    except ValueError:
-        dollars = math.nan
-    if not 0 <= dollars <= 1e6:
+    if len(said) > MAX_COST_CHARACTERS or DOLLARS.fullmatch(said) is None:
         raise BadRequest(f"{PREFIX}{MAX_COST}: must be dollars, such as 0.05", PREFIX + MAX_COST)
-    options.max_cost_microusd = int(dollars * MICROUSD)
+    options.max_cost_microusd = int(Decimal(said) * MICROUSD)
 
 
 def _put_cache(options: router_pb2.CallOptions, said: str) -> None:

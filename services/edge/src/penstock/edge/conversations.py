@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from penstock.api.common.v1 import common_pb2
@@ -49,6 +50,29 @@ class Keeping(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation that is to be continued.
+
+    Attributes:
+        wire: of the caller.
+        asked: what the wire has read.
+        options: of the call.
+        identity: what the answer is called.
+        call: deadline and trace.
+        key: the caller's.
+        keeping: keeps the answer; None keeps nothing.
+    """
+
+    wire: Wire
+    asked: Asked
+    options: router_pb2.CallOptions
+    identity: Identity
+    call: Call
+    key: str = field(repr=False)
+    keeping: Keeping | None = None
+
+
 class Conversations:
     """Serves what wires have read."""
 
@@ -60,69 +84,41 @@ class Conversations:
         self._draining = draining
         self._settings = settings
 
-    async def whole(
-        self,
-        exchange: HttpExchange,
-        wire: Wire,
-        asked: Asked,
-        options: router_pb2.CallOptions,
-        identity: Identity,
-        call: Call,
-        key: str,
-        keeping: Keeping | None = None,
-    ) -> None:
+    async def whole(self, exchange: HttpExchange, of: Conversation) -> None:
         """Answer in one piece.
-
-        Args:
-            keeping: keeps the answer; None keeps nothing.
 
         Raises:
             Fault: as the router says.
         """
-        request = router_pb2.GenerateRequest(options=options, task=asked.task)
-        answer = await self._router.call("Generate", request, call, key)
-        self._receipts.keep(key, answer.receipt)
+        request = router_pb2.GenerateRequest(options=of.options, task=of.asked.task)
+        answer = await self._router.call("Generate", request, of.call, of.key)
+        usage = answer.receipt.usage
+        self._receipts.keep(of.key, answer.receipt)
         exchange.add_header(RECEIPT_HEADER, receipt_header(answer.receipt))
-        if keeping is not None:
-            await keeping.whole(answer.result, answer.receipt.usage, asked, identity)
-        body: bytes = answer.result.wire_body
-        if not body:
-            body = wire.whole(answer.result, answer.receipt.usage, asked, identity)
-        await exchange.reply(200, body)
+        if of.keeping is not None:
+            await of.keeping.whole(answer.result, usage, of.asked, of.identity)
+        own = answer.result.wire_body
+        await exchange.reply(200, own or of.wire.whole(answer.result, usage, of.asked, of.identity))
 
-    async def stream(
-        self,
-        exchange: HttpExchange,
-        wire: Wire,
-        asked: Asked,
-        options: router_pb2.CallOptions,
-        identity: Identity,
-        call: Call,
-        key: str,
-        keeping: Keeping | None = None,
-    ) -> None:
+    async def stream(self, exchange: HttpExchange, of: Conversation) -> None:
         """Answer by events. A failure before the first piece has a status of its own; a later one
         is the last event.
-
-        Args:
-            keeping: keeps the answer; None keeps nothing.
 
         Raises:
             Fault: before anything was sent.
         """
-        request = router_pb2.GenerateStreamRequest(options=options, task=asked.task)
-        events = wire.events(asked, identity)
-        messages: Any = self._router.stream("GenerateStream", request, call, key)
+        request = router_pb2.GenerateStreamRequest(options=of.options, task=of.asked.task)
+        events = of.wire.events(of.asked, of.identity)
+        messages: Any = self._router.stream("GenerateStream", request, of.call, of.key)
         async with aclosing(messages):
             first = await self._first(exchange, messages)
             try:
-                if not first.exception() and first.result().chunk.wire_piece:
-                    await self._pass_on(exchange, first.result(), messages, key)
-                    return
                 await self._begin(exchange)
-                await exchange.send_events(events.start())
-                receipt = await self._send_pieces(exchange, events, first, messages)
-                await self._end(exchange, events, receipt, key, keeping)
+                if not first.exception() and first.result().chunk.wire_piece:
+                    await self._pass_on(exchange, first, messages, of.key)
+                else:
+                    await self._render(exchange, events, first, messages, of)
+                await exchange.end_events()
             except Fault as fault:
                 await self._fail(exchange, events, failure_of(fault))
             except asyncio.CancelledError:
@@ -157,66 +153,70 @@ class Conversations:
             await exchange.begin_events()
 
     async def _pass_on(
-        self, exchange: HttpExchange, message: Any, messages: AsyncIterator[Any], key: str
+        self,
+        exchange: HttpExchange,
+        first: asyncio.Task[Any],
+        messages: AsyncIterator[Any],
+        key: str,
     ) -> None:
         """The provider's own events, byte by byte; after the last a comment with the receipt."""
-        await self._begin(exchange)
-        receipt: common_pb2.Receipt | None = None
-        while message is not None:
-            if message.HasField("receipt"):
-                receipt = message.receipt
-            if message.chunk.wire_piece:
-                await exchange.send_events(message.chunk.wire_piece)
-            message = await anext(messages, None)
-        if receipt is None:
-            raise internal("the answer ended without its receipt")
+
+        async def send(chunk: inference_pb2.GenerateChunk) -> None:
+            if chunk.wire_piece:
+                await exchange.send_events(chunk.wire_piece)
+
+        receipt = await _each_chunk(first, messages, send)
         self._receipts.keep(key, receipt)
         await exchange.send_events(_receipt_note(receipt))
-        await exchange.end_events()
 
-    async def _send_pieces(
+    async def _render(
         self,
         exchange: HttpExchange,
         events: Events,
         first: asyncio.Task[Any],
         messages: AsyncIterator[Any],
-    ) -> common_pb2.Receipt:
-        """Send the answer as it comes; returns its receipt."""
-        receipt: common_pb2.Receipt | None = None
+        of: Conversation,
+    ) -> None:
+        """The answer as events of the caller's wire; the answer is kept before its end is told."""
+        await exchange.send_events(events.start())
         async with _Beat(exchange, events, self._settings.keep_alive_s) as beat:
-            message = first.result()
-            while message is not None:
-                if message.HasField("receipt"):
-                    receipt = message.receipt
-                frames = events.piece(message.chunk) if message.HasField("chunk") else b""
-                if frames:
+
+            async def send(chunk: inference_pb2.GenerateChunk) -> None:
+                if frames := events.piece(chunk):
                     beat.tick()
                     await exchange.send_events(frames)
-                message = await anext(messages, None)
-        if receipt is None:
-            raise internal("the answer ended without its receipt")
-        return receipt
 
-    async def _end(
-        self,
-        exchange: HttpExchange,
-        events: Events,
-        receipt: common_pb2.Receipt,
-        key: str,
-        keeping: Keeping | None,
-    ) -> None:
-        self._receipts.keep(key, receipt)
+            receipt = await _each_chunk(first, messages, send)
+        self._receipts.keep(of.key, receipt)
         last = events.end(receipt.usage)
-        if keeping is not None:
-            await keeping.streamed(events)
+        if of.keeping is not None:
+            await of.keeping.streamed(events)
         await exchange.send_events(_receipt_note(receipt) + last)
-        await exchange.end_events()
 
     async def _fail(self, exchange: HttpExchange, events: Events, failure: Failure) -> None:
         said = providers_event(failure) or events.failure(failure)
         # A provider's stream may have broken off inside a line.
         await exchange.send_events(EVENT_END + said)
         await exchange.end_events()
+
+
+async def _each_chunk(
+    first: asyncio.Task[Any],
+    messages: AsyncIterator[Any],
+    send: Callable[[inference_pb2.GenerateChunk], Awaitable[None]],
+) -> common_pb2.Receipt:
+    """Send each chunk of a stream; the receipt, which its last message has."""
+    receipt: common_pb2.Receipt | None = None
+    message = first.result()
+    while message is not None:
+        if message.HasField("receipt"):
+            receipt = message.receipt
+        if message.HasField("chunk"):
+            await send(message.chunk)
+        message = await anext(messages, None)
+    if receipt is None:
+        raise internal("the answer ended without its receipt")
+    return receipt
 
 
 def _receipt_note(receipt: common_pb2.Receipt) -> bytes:

@@ -34,7 +34,7 @@ NO_BUDGET = {
     Reason.DRAINED,
 }
 """Money or a share of it is used up: to try again does not help."""
-FIELDS = {"options.model": "model", "task.messages": "messages", "texts": "input"}
+FIELDS = {"texts": "input"}
 """Fields of the contract by other names in the wires."""
 NEVER_RETRIED = {FailureKind.NO_BUDGET, FailureKind.TIMED_OUT, FailureKind.INTERNAL}
 """The router has tried what there was to try; a client that repeats it multiplies the calls."""
@@ -50,7 +50,7 @@ def failure_of(fault: Fault) -> Failure:
     said = fault.provider_error
     return Failure(
         kind,
-        fault.message.replace("task.", "").replace("options.", ""),
+        _message(fault),
         _param(fault.field),
         code="not_found" if fault.reason is Reason.NOT_FOUND else "",
         retry_after_s=fault.retry_after_s,
@@ -63,6 +63,12 @@ def failure_of(fault: Fault) -> Failure:
 def refusal_of(error: BadRequest) -> Failure:
     """A request that a wire cannot take."""
     return Failure(FailureKind.INVALID, error.message, error.param, error.code)
+
+
+def _message(fault: Fault) -> str:
+    """The words; where they begin with the field, it is that of the wires."""
+    rest = fault.message.removeprefix(fault.field) if fault.field else fault.message
+    return fault.message if rest == fault.message else _param(fault.field) + rest
 
 
 def _param(field: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.json_fields import Json, decoded, name, object_at, objects, refused, text, word
-from penstock.edge.turn_content import unsupported, web_address
+from penstock.edge.json_fields import Json, name, object_at, objects, text
+from penstock.edge.openai_fields import data_url, image_at
+from penstock.edge.turn_content import put_parts, unsupported
 from penstock.service.purity import pure
 
-DATA_URL = "data:"
 DETAILS = ("auto", "low", "high")
 OTHER_KINDS = {"input_audio": "sound is not taken; send text, image_url or file"}
 
@@ -26,11 +26,7 @@ def put_content(message: pb.Message, content: Any, at: str) -> None:
     refusals = [part for part in parts if isinstance(part, str)]
     message.refusal = "".join(refusals)
     given = [part for part in parts if isinstance(part, pb.ContentPart)]
-    if len(given) == 1 and given[0].HasField("text"):
-        message.content = given[0].text
-        message.cache_breakpoint = given[0].cache_breakpoint
-    else:
-        message.parts.extend(given)
+    put_parts(message, given)
 
 
 def _part(given: Json, at: str) -> pb.ContentPart | str:
@@ -57,13 +53,9 @@ def _is_breakpoint(given: Json, at: str) -> bool:
 
 
 def _image(given: Json, at: str) -> pb.Image:
-    place = f"{at}.image_url.url"
-    url = name(given.get("url"), place)
-    detail = word(given.get("detail"), f"{at}.image_url.detail", DETAILS)
-    if url.startswith(DATA_URL):
-        media_type, data = _data_url(url, place)
-        return pb.Image(data=data, media_type=media_type, detail=detail)
-    return pb.Image(url=web_address(url, place), detail=detail)
+    place = f"{at}.image_url"
+    url = name(given.get("url"), f"{place}.url")
+    return image_at(url, given.get("detail"), DETAILS, f"{place}.url", f"{place}.detail")
 
 
 def _file(given: Json, at: str) -> pb.File:
@@ -71,14 +63,5 @@ def _file(given: Json, at: str) -> pb.File:
     if given.get("file_id"):
         return pb.File(file_id=name(given["file_id"], f"{at}.file_id"), name=filename)
     place = f"{at}.file_data"
-    media_type, data = _data_url(name(given.get("file_data"), place), place)
+    media_type, data = data_url(name(given.get("file_data"), place), place)
     return pb.File(data=data, media_type=media_type, name=filename)
-
-
-def _data_url(url: str, at: str) -> tuple[str, bytes]:
-    """The media type and the bytes of a `data:` URL (RFC 2397) in base64."""
-    head, comma, data = url.removeprefix(DATA_URL).partition(",")
-    media_type, _, encoding = head.rpartition(";")
-    if not comma or encoding != "base64" or not media_type or not url.startswith(DATA_URL):
-        raise refused(at, "must be data:MEDIA_TYPE;base64,DATA")
-    return media_type.partition(";")[0], decoded(data, at)

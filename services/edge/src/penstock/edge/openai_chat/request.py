@@ -19,14 +19,13 @@ from penstock.edge.json_fields import (
     number,
     object_at,
     parse_body,
-    required,
     text,
     unknown_fields,
     whole,
     word,
 )
-from penstock.edge.openai_chat.tools import put_tools
 from penstock.edge.openai_chat.turns import turns_of
+from penstock.edge.openai_fields import nested, put_form, put_tools
 from penstock.edge.turn_content import unsupported
 from penstock.edge.wire import Asked
 from penstock.service.purity import pure
@@ -35,11 +34,6 @@ from penstock.tasks.generate import EFFORTS
 MAX_TOKENS = 2**31 - 1
 MAX_STOPS = 4
 MAX_LOGPROBS = 20
-FORMS = {
-    "text": pb.RESPONSE_FORMAT_KIND_TEXT,
-    "json_object": pb.RESPONSE_FORMAT_KIND_JSON_OBJECT,
-    "json_schema": pb.RESPONSE_FORMAT_KIND_JSON_SCHEMA,
-}
 REFUSED = {
     "audio": "sound is not available; leave it out",
     "functions": "is no longer taken; send tools",
@@ -88,10 +82,11 @@ def read_request(body: bytes) -> Asked:
     fields = parse_body(body)
     _refuse(fields)
     task = pb.GenerateTask(messages=turns_of(fields.get("messages")))
-    put_tools(task, fields)
+    put_tools(task, fields, nested)
     _put_lengths(task, fields)
     _put_sampling(task, fields)
-    _put_form(task, object_at(fields.get("response_format"), "response_format"))
+    at = "response_format"
+    put_form(task, object_at(fields.get(at), at), at, nested)
     task.reasoning.effort = word(fields.get("reasoning_effort"), "reasoning_effort", EFFORTS[1:])
     passed = {field: fields[field] for field in PASSED_ON if fields.get(field)}
     if passed:
@@ -152,19 +147,3 @@ def _put_sampling(task: pb.GenerateTask, fields: Json) -> None:
         task.top_logprobs = alternatives or 0
     elif alternatives:
         raise unsupported("top_logprobs", "needs logprobs: true")
-
-
-def _put_form(task: pb.GenerateTask, form: Json) -> None:
-    if not form:
-        return
-    at = "response_format"
-    kind = word(required(form.get("type"), f"{at}.type"), f"{at}.type", tuple(FORMS))
-    asked = task.response_format
-    asked.kind = FORMS[kind]
-    if kind == "json_schema":
-        place = f"{at}.json_schema"
-        given = object_at(required(form.get("json_schema"), place), place)
-        asked.schema_json = dumped(object_at(given.get("schema"), f"{place}.schema"))
-        asked.name = name(given.get("name"), f"{place}.name")
-        asked.description = text(given.get("description"), f"{place}.description")
-        asked.strict = bool(boolean(given.get("strict"), f"{place}.strict"))

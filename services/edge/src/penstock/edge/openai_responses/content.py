@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.json_fields import Json, decoded, name, object_at, objects, refused, text, word
+from penstock.edge.json_fields import Json, decoded, name, object_at, objects, text
+from penstock.edge.openai_fields import DATA_URL, data_url, image_at
 from penstock.edge.turn_content import unsupported, web_address
 from penstock.service.purity import pure
 
 TEXTS = ("input_text", "output_text", "text")
-DATA_URL = "data:"
 DETAILS = ("low", "high", "auto", "original")
 
 
@@ -63,12 +63,9 @@ def _image(given: Json, at: str) -> pb.Image:
         raise unsupported(f"{at}.file_id", "is not available; send image_url")
     place = f"{at}.image_url"
     url = name(given.get("image_url"), place)
-    detail = word(given.get("detail"), f"{at}.detail", DETAILS)
-    detail = "high" if detail == "original" else detail
-    if url.startswith(DATA_URL):
-        media_type, data = _data_url(url, place)
-        return pb.Image(data=data, media_type=media_type, detail=detail)
-    return pb.Image(url=web_address(url, place), detail=detail)
+    image = image_at(url, given.get("detail"), DETAILS, place, f"{at}.detail")
+    image.detail = "high" if image.detail == "original" else image.detail
+    return image
 
 
 def _file(given: Json, at: str) -> pb.File:
@@ -81,16 +78,7 @@ def _file(given: Json, at: str) -> pb.File:
     place = f"{at}.file_data"
     value = name(given.get("file_data"), place)
     if value.startswith(DATA_URL):
-        media_type, data = _data_url(value, place)
+        media_type, data = data_url(value, place)
     else:
         media_type, data = "application/pdf", decoded(value, place)
     return pb.File(data=data, media_type=media_type, name=filename)
-
-
-def _data_url(url: str, at: str) -> tuple[str, bytes]:
-    """The media type and the bytes of a `data:` URL (RFC 2397) in base64."""
-    head, comma, data = url.removeprefix(DATA_URL).partition(",")
-    media_type, _, encoding = head.rpartition(";")
-    if not comma or encoding != "base64" or not media_type:
-        raise refused(at, "must be data:MEDIA_TYPE;base64,DATA")
-    return media_type.partition(";")[0], decoded(data, at)

@@ -5,26 +5,19 @@ from __future__ import annotations
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.edge.json_fields import (
     Json,
-    dumped,
     list_at,
     name,
     number,
     object_at,
-    required,
-    text,
     whole,
     word,
 )
+from penstock.edge.openai_fields import flat, put_form
 from penstock.edge.turn_content import unsupported
 from penstock.service.purity import pure
 from penstock.tasks.generate import EFFORTS
 
 MAX_TOKENS = 2**31 - 1
-FORMS = {
-    "text": pb.RESPONSE_FORMAT_KIND_TEXT,
-    "json_object": pb.RESPONSE_FORMAT_KIND_JSON_OBJECT,
-    "json_schema": pb.RESPONSE_FORMAT_KIND_JSON_SCHEMA,
-}
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
@@ -47,7 +40,8 @@ def put_options(task: pb.GenerateTask, body: Json) -> None:
         raise unsupported("top_logprobs", "log-probabilities are not available; leave it out")
     reasoning = object_at(body.get("reasoning"), "reasoning")
     task.reasoning.effort = word(reasoning.get("effort"), "reasoning.effort", EFFORTS[1:])
-    _put_form(task, object_at(body.get("text"), "text"))
+    said = object_at(body.get("text"), "text")
+    put_form(task, object_at(said.get("format"), "text.format"), "text.format", flat)
 
 
 @pure
@@ -64,19 +58,3 @@ def included(body: Json) -> frozenset[str]:
     if LOGPROBS in wanted:
         raise unsupported("include", f"{LOGPROBS!r} is not available; leave it out")
     return wanted
-
-
-def _put_form(task: pb.GenerateTask, said: Json) -> None:
-    at = "text.format"
-    form = object_at(said.get("format"), at)
-    if not form:
-        return
-    kind = word(required(form.get("type"), f"{at}.type"), f"{at}.type", tuple(FORMS))
-    asked = task.response_format
-    asked.kind = FORMS[kind]
-    if kind == "json_schema":
-        schema = object_at(required(form.get("schema"), f"{at}.schema"), f"{at}.schema")
-        asked.schema_json = dumped(schema)
-        asked.name = name(form.get("name"), f"{at}.name")
-        asked.description = text(form.get("description"), f"{at}.description")
-        asked.strict = bool(form.get("strict"))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.edge.json_fields import Json, boolean, name, refused, text, unknown_fields, word
+from penstock.edge.openai_fields import flat, put_tools
 from penstock.edge.openai_responses.input_items import (
     REASONING,
     REFERENCE,
@@ -19,7 +20,6 @@ from penstock.edge.openai_responses.input_items import (
     turns_of,
 )
 from penstock.edge.openai_responses.options import put_options
-from penstock.edge.openai_responses.tools import put_tools
 from penstock.edge.turn_content import unsupported
 from penstock.edge.wire import BadRequest
 from penstock.service.purity import pure
@@ -155,7 +155,7 @@ def task_of(body: Json, context: Context) -> pb.GenerateTask:
     if instructions:
         messages = [pb.Message(role=pb.ROLE_SYSTEM, content=instructions), *messages]
     task = pb.GenerateTask(messages=messages)
-    put_tools(task, body)
+    put_tools(task, body, flat)
     put_options(task, body)
     return task
 
