@@ -205,6 +205,7 @@ class StackPlan:
                 own = {
                     "registry_listen": self.addresses["registry"],
                     "keys_listen": self.addresses["router-keys"],
+                    "keys_secret": _derived("API keys", self.token),
                 }
                 callees = self._addresses_of("batcher", "cache", "limiter")
                 return own | callees | self._operators
