@@ -125,7 +125,8 @@ class StackPlan:
     def router_and_batcher(self) -> Stage:
         """The least that a call needs beside an instance: no store, no telemetry."""
         batcher = self._addresses_of("batcher")
-        alone = {"cache_address": "", "limiter_address": "", **batcher, **STANDALONE}
+        nobody = {"cache_address": "", "limiter_address": "", "keys_listen": ""}
+        alone = {**nobody, **batcher, **STANDALONE}
         return (self._process("batcher", **STANDALONE), self._process("router", **alone))
 
     def request_path(self, *, traced: bool) -> tuple[Stage, ...]:
