@@ -23,6 +23,7 @@ from penstock.rpc.peers.stream import connect
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
+from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
 from ..rig import MODEL, embed, fault_of
@@ -287,3 +288,21 @@ async def _refusal_of(peer: Any) -> Fault | None:
     except Fault as fault:
         return fault
     return None
+
+
+async def test_a_full_store_forgets_ended_keys_and_then_refuses(tmp_path: Path) -> None:
+    clock = FakeClock(1_000_000.0)
+    async with embedded_store(tmp_path) as url:
+        client = open_store(url)
+        store = KeyStore(client, max_keys=2)
+        service = KeyServicer(store, clock)
+        kept = (await service.CreateKey(asked(organisation="acme"), OLGA)).key
+        await service.CreateKey(asked(ttl_ms=1_000, organisation="acme"), OLGA)
+        with pytest.raises(Fault, match="revoke some") as refused:
+            await service.CreateKey(asked(organisation="acme"), OLGA)
+        assert refused.value.reason is Reason.RESOURCE_EXHAUSTED
+        await clock.advance(2.0)
+        made = (await service.CreateKey(asked(organisation="acme"), OLGA)).key
+        _, records = await store.read()
+        await client.aclose()
+    assert set(records) == {kept.id, made.id}

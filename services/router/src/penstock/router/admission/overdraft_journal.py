@@ -107,11 +107,16 @@ class OverdraftJournal:
         """The ledger knows what was spent from a lease."""
         if self._lines.pop(lease_id, None) is None or self._file is None or self._folder is None:
             return
-        if self._lines:
-            self._append(self._folder, json.dumps({"settled": lease_id}).encode() + b"\n")
-        else:
-            os.ftruncate(self._file, 0)
-            self._bytes = 0
+        try:
+            if self._lines:
+                self._append(self._folder, json.dumps({"settled": lease_id}).encode() + b"\n")
+            else:
+                os.ftruncate(self._file, 0)
+                self._bytes = 0
+        except OSError as error:
+            # Whoever finds the file returns the lease once more; the ledger books that once, for
+            # as long as it remembers the lease.
+            log.error("that %s is settled is not logged: %s", lease_id, error.strerror)
 
     def left_behind(self) -> Iterator[LeftBehind]:
         """The files of processes that were killed, each locked until it is closed."""

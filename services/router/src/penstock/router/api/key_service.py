@@ -56,6 +56,7 @@ class KeyServicer:
         with _store_faults():
             record = KeyRecord(key, await self._hash(text))
             entry = _entry(call, "CreateKey", key.id, request.note)
+            await self._store.make_room(now)
             await self._store.change(key.id, lambda _: record, entry)
         return pb.CreateKeyResponse(key=key, secret=text)
 

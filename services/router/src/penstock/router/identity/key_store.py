@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import redis.asyncio
 from penstock.api.router.v1 import keys_pb2 as pb
-from penstock.router.identity.key_records import KeyRecord
+from penstock.router.identity.key_records import KeyRecord, is_ended
 from penstock.rpc.errors import exhausted, not_found
 from penstock.rpc.reasons import Reason
 from redis.exceptions import WatchError
@@ -40,8 +40,9 @@ Change = Callable[[KeyRecord | None], KeyRecord]
 class KeyStore:
     """Keys in the store; raises redis' own errors."""
 
-    def __init__(self, store: redis.asyncio.Redis) -> None:
+    def __init__(self, store: redis.asyncio.Redis, max_keys: int = MAX_KEYS) -> None:
         self._store = store
+        self._max_keys = max_keys
 
     async def secret(self, configured: str) -> bytes:
         """Under which keys are hashed: as configured, or the same for all who share the store."""
@@ -70,8 +71,8 @@ class KeyStore:
             async with self._store.pipeline(transaction=True) as pipe:
                 await pipe.watch(RECORDS)
                 row = cast(bytes | None, await pipe.hget(RECORDS, key_id))
-                if row is None and int(await pipe.hlen(RECORDS)) >= MAX_KEYS:
-                    raise exhausted(f"there are {MAX_KEYS} keys; delete the store's ended ones")
+                if row is None and int(await pipe.hlen(RECORDS)) >= self._max_keys:
+                    raise exhausted(f"there are {self._max_keys} keys in force; revoke some")
                 record = change(_unpacked(row) if row else None)
                 entry.organisation = record.key.scope.organisation
                 pipe.multi()
@@ -90,14 +91,17 @@ class KeyStore:
             retry_after_s=0.1,
         )
 
-    async def forget_ended(self, before_unix_ms: int) -> int:
-        """Delete keys that ended before a time; returns how many."""
+    async def make_room(self, now_unix_ms: int) -> None:
+        """Forget the keys that have ended where there are as many as there may be. An unknown key
+        is refused as an ended one is, and the audit log says what became of it.
+        """
+        if int(await self._store.hlen(RECORDS)) < self._max_keys:
+            return
         _, records = await self.read()
-        ended = [name for name, record in records.items() if 0 < _end(record.key) < before_unix_ms]
+        ended = [name for name, record in records.items() if is_ended(record.key, now_unix_ms)]
         if ended:
             await self._store.hdel(RECORDS, *ended)
             await self._store.incr(VERSION)
-        return len(ended)
 
     async def latest_changes(self, count: int) -> list[pb.KeyChange]:
         """The latest changes, newest first."""
@@ -115,11 +119,6 @@ def required(record: KeyRecord | None, key_id: str) -> KeyRecord:
     if record is None:
         raise not_found("id", f"there is no key {key_id!r}")
     return record
-
-
-def _end(key: pb.Key) -> int:
-    ends = [end for end in (key.revoked_unix_ms, key.expires_unix_ms) if end]
-    return min(ends, default=0)
 
 
 def _packed(record: KeyRecord) -> bytes:
