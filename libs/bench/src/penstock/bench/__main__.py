@@ -13,7 +13,9 @@ from types import ModuleType
 
 from penstock.bench.harness import report
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.registry import BENCHMARKS
+from penstock.service.default_models import missing_model
 from rich.console import Console
 from rich.table import Table
 
@@ -121,6 +123,8 @@ def _problem(arguments: argparse.Namespace) -> str:
     name, part = arguments.name, arguments.part
     if part and (name == "all" or part not in getattr(_load(name), "PARTS", ())):
         return f"{name} has no part {part!r}"
+    if name != "all" and getattr(_load(name), "NEEDS_MODELS", False):
+        return missing_model(home_folder())
     return ""
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from penstock.service.default_models import DEFAULT_MODELS
+from penstock.service.default_models import missing_model
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import MAX_BYTES, EmbeddedStore, StoreName
@@ -165,9 +165,8 @@ def _run_stack(arguments: argparse.Namespace, layout: Layout) -> None:
     from penstock.stack.up import up
     from rich.console import Console
 
-    for model in DEFAULT_MODELS:
-        if not (arguments.home / "models" / model / "1" / "card.json").exists():
-            raise CannotStart(f"model {model} is not in {arguments.home}; run `make model`")
+    if missing := missing_model(arguments.home):
+        raise CannotStart(missing)
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, width=width)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

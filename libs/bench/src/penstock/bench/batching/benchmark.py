@@ -59,6 +59,7 @@ WINDOW_S = 0.010
 OVERLOAD = 2
 PROBE_RATE_PER_S, PROBE_REQUESTS = 20_000, 4_000
 """The saturating load with which the best first-come batch size is found."""
+NEEDS_MODELS = True
 BOUNDS = {
     "padding_waste": Bound("<=", 0.05),
     "idle_added_hops": Bound("<=", 1.3),

@@ -30,6 +30,7 @@ from penstock.testkit.documented_calls import (
 from rich.console import Console
 
 ROOT = Path(__file__).parents[6]
+NEEDS_MODELS = True
 BOUNDS = {"grpcurl_lines_failed": Bound("<=", 0)}
 
 

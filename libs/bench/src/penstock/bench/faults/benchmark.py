@@ -48,6 +48,7 @@ SETTINGS: tuple[tuple[str, Appendfsync, bool], ...] = (
     ("everysec, WAITAOF (the default)", "everysec", True),
     ("everysec, not waited for", "everysec", False),
 )
+NEEDS_MODELS = True
 BOUNDS = {
     "stall_300ms_errors": Bound("<=", 0),
     "stall_2s_errors": Bound("<=", 0),

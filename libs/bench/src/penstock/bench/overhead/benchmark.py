@@ -43,6 +43,7 @@ TRACING_TURNS = 2
 round varies on a busy machine.
 """
 SIDES = ("bare", "bypass", "miss", "hit", "hit by the client")
+NEEDS_MODELS = True
 BOUNDS = {
     "hit_separate_p50_ratio": Bound("<=", 2.5),
     "hit_separate_rps_ratio": Bound(">=", 0.5),

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
-from penstock.bench.harness.progress import say
-from penstock.bench.harness.report import Bound, Number, Result, Table
+from penstock.bench.harness.parts import Measure, Part, run_parts
+from penstock.bench.harness.report import Bound, Result, Table
 from penstock.bench.security import cluster, failover, reload, revocation, tls_cpu
 from penstock.service.program import loop_factory
 
@@ -32,28 +31,9 @@ BOUNDS = {
 FAILOVERS = 3
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one part of the benchmark measured."""
-
-    figures: Mapping[str, Number]
-    context: Mapping[str, object] = field(default_factory=dict)
-    tables: tuple[Table, ...] = ()
-
-
 def run(options: Options) -> Result:
     """Measure."""
-    figures: dict[str, Number] = {}
-    context: dict[str, object] = {}
-    tables: tuple[Table, ...] = ()
-    for name in (options.part,) if options.part else PARTS:
-        say(f"security: {name}")
-        part = PARTS[name](options.quick)
-        figures |= part.figures
-        context |= part.context
-        tables += part.tables
-    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
-    return Result(figures, bounds, context, tables)
+    return run_parts("security", PARTS, options, BOUNDS, {})
 
 
 def _threats(_quick: bool) -> Part:
@@ -121,7 +101,7 @@ def _cluster(_quick: bool) -> Part:
         return Part({"cluster_crossslot_errors": runner.run(cluster.measure(Path(folder)))})
 
 
-PARTS: Mapping[str, Callable[[bool], Part]] = {
+PARTS: Mapping[str, Measure] = {
     "threats": _threats,
     "tls-cpu": _tls_cpu,
     "reload": _reload,

@@ -52,6 +52,7 @@ MOST_CALLERS = max(CALLERS)
 WARM_UP_CALLERS, WARM_UP_S = 8, 1.0
 OURS, TRITON, ECHO = "Penstock", "Triton", "a server without a model"
 TRITON_AS_OURS = "Triton, the runtime set as ours"
+NEEDS_MODELS = True
 BOUNDS = {
     "vs_triton_rps": Bound(">=", 1.1),
     "vs_triton_p50_at_1": Bound("<=", 0.6),

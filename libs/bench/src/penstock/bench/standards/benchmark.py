@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.parts import Measure, Part, run_parts
 from penstock.bench.harness.processes import home_folder
-from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.bench.kserve.conformance import run_conformance
 from penstock.bench.standards.background import seen_background
@@ -26,6 +25,7 @@ from penstock.bench.standards.scrapes import Scraped, hostile_pages, scrape
 from penstock.bench.standards.wires import arrived
 from penstock.otel.attributes import GENAI_CONVENTIONS, SEMCONV_SCHEMA
 
+NEEDS_MODELS = True
 BOUNDS = {
     "cases": Bound(">=", 12),
     "cases_failed": Bound("<=", 0),
@@ -41,36 +41,18 @@ BOUNDS = {
 PROMTOOL_PAGES = 100
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one part of the benchmark measured."""
-
-    figures: Mapping[str, Number]
-    context: Mapping[str, object] = field(default_factory=dict)
-    tables: tuple[Table, ...] = ()
-
-
 def run(options: Options) -> Result:
     """Measure."""
-    figures: dict[str, Number] = {}
-    context: dict[str, object] = {
-        "genai_conventions": GENAI_CONVENTIONS,
-        "semconv_schema": SEMCONV_SCHEMA,
-    }
-    tables: tuple[Table, ...] = ()
-    for name in (options.part,) if options.part else PARTS:
-        say(f"standards: {name}")
-        part = PARTS[name](options.quick)
-        figures |= part.figures
-        context |= part.context
-        tables += part.tables
-    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
-    return Result(figures, bounds, context, tables, notes=_notes(figures))
-
-
-def _notes(figures: Mapping[str, Number]) -> tuple[str, ...]:
-    missing = [name for name in BOUNDS if name not in figures]
-    return (f"Not measured here: {', '.join(missing)}.",) if missing else ()
+    return run_parts(
+        "standards",
+        PARTS,
+        options,
+        BOUNDS,
+        {
+            "genai_conventions": GENAI_CONVENTIONS,
+            "semconv_schema": SEMCONV_SCHEMA,
+        },
+    )
 
 
 def _cases(_quick: bool) -> Part:
@@ -161,7 +143,7 @@ def _table(
     return (Table(title, columns, rows),) if rows else ()
 
 
-PARTS: Mapping[str, Callable[[bool], Part]] = {
+PARTS: Mapping[str, Measure] = {
     "cases": _cases,
     "scrapes": _scrapes,
     "content": _content,

@@ -1,0 +1,54 @@
+"""Benchmarks of several parts, each of which can be run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.progress import say
+from penstock.bench.harness.report import Bound, Number, Result, Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a benchmark measured; see `Result`."""
+
+    figures: Mapping[str, Number]
+    context: Mapping[str, object] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+
+
+Measure = Callable[[bool], Part]
+"""Measures one part; told whether the run is a quick one."""
+
+
+def run_parts(
+    benchmark: str,
+    parts: Mapping[str, Measure],
+    options: Options,
+    bounds: Mapping[str, Bound],
+    context: Mapping[str, object],
+) -> Result:
+    """Run the part that is asked for, or all of them.
+
+    Args:
+        benchmark: its name, for progress.
+        parts: by name, in their order.
+        options: of the command line.
+        bounds: of all figures; a bound whose figure was not measured is named in a note.
+        context: of all parts.
+    """
+    figures: dict[str, Number] = {}
+    said = dict(context)
+    tables: tuple[Table, ...] = ()
+    for name in (options.part,) if options.part else parts:
+        say(f"{benchmark}: {name}")
+        part = parts[name](options.quick)
+        figures |= part.figures
+        said |= part.context
+        tables += part.tables
+    measured = {name: bound for name, bound in bounds.items() if name in figures}
+    missing = [name for name in bounds if name not in figures]
+    notes = (f"Not measured here: {', '.join(missing)}.",) if missing else ()
+    return Result(figures, measured, said, tables, notes=notes)
