@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 from penstock.prompts.conversation import Conversation, ToolSpec, Turn
-from penstock.prompts.fingerprint import fingerprint
 from penstock.prompts.prefix_breaks import BreakKind, find_break
 from penstock.prompts.prefix_history import PrefixHistory
+from penstock.prompts.prompt_digests import digests_of
 
 HEAD = """You help with flights.  Be brief.
 Now: 2026-03-01 10:00:00 UTC
@@ -141,7 +141,7 @@ BREAKS = {
 def test_each_kind_of_change_is_named_with_its_place(name: str) -> None:
     after, kind, place, line = BREAKS[name]
     broken = find_break(
-        fingerprint(BEFORE, MODEL, WITHOUT_IMAGES), fingerprint(after, MODEL, WITHOUT_IMAGES)
+        digests_of(BEFORE, MODEL, WITHOUT_IMAGES), digests_of(after, MODEL, WITHOUT_IMAGES)
     )
     assert broken is not None
     assert (broken.kind, broken.place, broken.line) == (kind, place, line)
@@ -151,8 +151,8 @@ def test_each_kind_of_change_is_named_with_its_place(name: str) -> None:
     "after", [BEFORE, with_turns(*TURNS, NEXT), with_turns(*TURNS[:4])], ids=str
 )
 def test_a_prompt_that_goes_on_breaks_nothing(after: Conversation) -> None:
-    before = fingerprint(BEFORE, MODEL, WITHOUT_IMAGES)
-    assert find_break(before, fingerprint(after, MODEL, WITHOUT_IMAGES, before)) is None
+    before = digests_of(BEFORE, MODEL, WITHOUT_IMAGES)
+    assert find_break(before, digests_of(after, MODEL, WITHOUT_IMAGES, before)) is None
 
 
 @pytest.mark.parametrize(
@@ -165,17 +165,17 @@ def test_a_prompt_that_goes_on_breaks_nothing(after: Conversation) -> None:
 )
 def test_another_model_or_parameter_is_a_break(settings: dict[str, str], kind: BreakKind) -> None:
     after = with_turns(*TURNS, NEXT)
-    broken = find_break(fingerprint(BEFORE, MODEL), fingerprint(after, settings))
+    broken = find_break(digests_of(BEFORE, MODEL), digests_of(after, settings))
     assert broken is not None
     assert broken.kind is kind
 
 
 def test_the_model_is_named_before_tools_and_tools_before_parameters() -> None:
-    before = fingerprint(BEFORE, MODEL)
+    before = digests_of(BEFORE, MODEL)
     after = with_tools(BOOK, FIND)
-    both = find_break(before, fingerprint(after, {"model": "small", "reasoning": "high"}))
+    both = find_break(before, digests_of(after, {"model": "small", "reasoning": "high"}))
     assert both is not None and both.kind is BreakKind.MODEL
-    tools = find_break(before, fingerprint(after, {**MODEL, "reasoning": "high"}))
+    tools = find_break(before, digests_of(after, {**MODEL, "reasoning": "high"}))
     assert tools is not None and tools.kind is BreakKind.TOOLS_REORDERED
 
 
@@ -191,17 +191,17 @@ def with_breakpoint(turns: tuple[Turn, ...], index: int) -> Conversation:
 def test_a_breakpoint_must_find_an_earlier_one_again(before: int, after: int, broken: bool) -> None:
     long = (*TURNS, *(Turn("user", str(number)) for number in range(20)))
     found = find_break(
-        fingerprint(with_breakpoint(TURNS, before), MODEL),
-        fingerprint(with_breakpoint(long, after), MODEL),
+        digests_of(with_breakpoint(TURNS, before), MODEL),
+        digests_of(with_breakpoint(long, after), MODEL),
     )
     assert (found is not None and found.kind is BreakKind.BREAKPOINT) == broken
 
 
 def test_what_is_known_of_the_previous_prompt_is_taken_from_it() -> None:
-    before = fingerprint(BEFORE, MODEL, WITHOUT_IMAGES)
+    before = digests_of(BEFORE, MODEL, WITHOUT_IMAGES)
     after = with_turns(*TURNS, NEXT)
-    again = fingerprint(after, MODEL, WITHOUT_IMAGES, before)
-    assert again == fingerprint(after, MODEL, WITHOUT_IMAGES)
+    again = digests_of(after, MODEL, WITHOUT_IMAGES, before)
+    assert again == digests_of(after, MODEL, WITHOUT_IMAGES)
     assert again.turns[0].lines is before.turns[0].lines
 
 
@@ -214,9 +214,9 @@ def test_a_break_that_comes_again_is_counted_and_its_repair_named() -> None:
     history.record("key", BEFORE)
     reasons = [history.record("key", clock(n)).decision(10).reason for n in range(1, 4)]
     why = "it broke at turns[0] (system), line 2: a time in it changed"
-    assert reasons[0].endswith(f"{why} (prompts.later_system_turn mends it)")
+    assert reasons[0].endswith(f"{why} (later_system_turn of a rule of prompts may mend it)")
     assert reasons[2].endswith(
-        f"{why}, as in the 2 prompts before it (prompts.later_system_turn mends it)"
+        f"{why}, as in the 2 prompts before it (later_system_turn of a rule of prompts may mend it)"
     )
     assert history.record("key", clock(3)).broken is None
 
@@ -231,6 +231,6 @@ def test_another_model_shares_nothing() -> None:
 @pytest.mark.parametrize("text", ["", "\n" * 1_000, "\ud800", "1:" * 5_000, "a" * 100_000])
 def test_texts_of_any_form_are_compared(text: str) -> None:
     made: Callable[[str], Conversation] = lambda end: with_turns(Turn("system", text + end))  # noqa: E731
-    broken = find_break(fingerprint(made("a"), MODEL), fingerprint(made("b"), MODEL))
+    broken = find_break(digests_of(made("a"), MODEL), digests_of(made("b"), MODEL))
     assert broken is not None
     assert broken.kind is BreakKind.OLD_TURN_EDITED

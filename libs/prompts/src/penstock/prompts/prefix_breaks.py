@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from penstock.prompts.fingerprint import Digest, Fingerprint, LinePrint, ToolPrint, TurnPrint
+from penstock.prompts.prompt_digests import (
+    Digest,
+    LineDigests,
+    PromptDigests,
+    ToolDigests,
+    TurnDigests,
+)
 from penstock.prompts.volatile import ValueKind
 
 
@@ -50,7 +56,9 @@ LOSSLESS_REPAIRS = {
     BreakKind.SESSION_ID: "later_system_turn",
     BreakKind.TOOL_KEYS_REORDERED: "sort_schema_keys",
 }
-"""The setting of a shaping rule that mends a kind without loss, where there is one."""
+"""The setting of a shaping rule that mends a kind without loss, where there is one. Values are
+moved only where a line holds nothing else; see `prefix.split_volatile`.
+"""
 LOOK_BACK = 20
 """Blocks before a breakpoint in which Anthropic looks for an earlier one."""
 OF_VALUES = {
@@ -85,11 +93,11 @@ class PrefixBreak:
 
     @property
     def repair(self) -> str:
-        """The setting of a shaping rule that would mend it without loss; empty for none."""
+        """The setting of a shaping rule that may mend it without loss; empty for none."""
         return LOSSLESS_REPAIRS.get(self.kind, "")
 
 
-def find_break(before: Fingerprint, now: Fingerprint) -> PrefixBreak | None:
+def find_break(before: PromptDigests, now: PromptDigests) -> PrefixBreak | None:
     """The first place at which `now` departs from `before`; None where it only goes on, and where
     it is the same prompt or the beginning of it.
     """
@@ -102,7 +110,9 @@ def find_break(before: Fingerprint, now: Fingerprint) -> PrefixBreak | None:
     )
 
 
-def _settings(before: Fingerprint, now: Fingerprint, names: Sequence[str]) -> PrefixBreak | None:
+def _settings(
+    before: PromptDigests, now: PromptDigests, names: Sequence[str]
+) -> PrefixBreak | None:
     for name in names:
         if before.settings.get(name) != now.settings.get(name):
             kind = BreakKind.MODEL if name == "model" else BreakKind.PARAMETER
@@ -110,7 +120,7 @@ def _settings(before: Fingerprint, now: Fingerprint, names: Sequence[str]) -> Pr
     return None
 
 
-def _tools(before: Sequence[ToolPrint], now: Sequence[ToolPrint]) -> PrefixBreak | None:
+def _tools(before: Sequence[ToolDigests], now: Sequence[ToolDigests]) -> PrefixBreak | None:
     old, new = [tool.exact for tool in before], [tool.exact for tool in now]
     place = _shared(old, new)
     if old == new:
@@ -119,7 +129,7 @@ def _tools(before: Sequence[ToolPrint], now: Sequence[ToolPrint]) -> PrefixBreak
     return PrefixBreak(kind, f"tools[{place}]")
 
 
-def _tool_kind(before: Sequence[ToolPrint], now: Sequence[ToolPrint], place: int) -> BreakKind:
+def _tool_kind(before: Sequence[ToolDigests], now: Sequence[ToolDigests], place: int) -> BreakKind:
     old, new = {tool.exact for tool in before}, {tool.exact for tool in now}
     if sorted(tool.exact for tool in before) == sorted(tool.exact for tool in now):
         return BreakKind.TOOLS_REORDERED
@@ -139,7 +149,7 @@ def _tool_kind(before: Sequence[ToolPrint], now: Sequence[ToolPrint], place: int
     return BreakKind.TOOL_REMOVED if names_now < names_before else BreakKind.TOOL_CHANGED
 
 
-def _turns(before: Sequence[TurnPrint], now: Sequence[TurnPrint]) -> PrefixBreak | None:
+def _turns(before: Sequence[TurnDigests], now: Sequence[TurnDigests]) -> PrefixBreak | None:
     old, new = [turn.exact for turn in before], [turn.exact for turn in now]
     place = _shared(old, new)
     if place == min(len(old), len(new)):
@@ -152,7 +162,9 @@ def _turns(before: Sequence[TurnPrint], now: Sequence[TurnPrint]) -> PrefixBreak
     return PrefixBreak(kind, f"turns[{place}]", turn.role, line)
 
 
-def _moved(before: Sequence[TurnPrint], now: Sequence[TurnPrint], place: int) -> BreakKind | None:
+def _moved(
+    before: Sequence[TurnDigests], now: Sequence[TurnDigests], place: int
+) -> BreakKind | None:
     """The kind where turns came in or went, rather than changed."""
     old, new = [turn.exact for turn in before], [turn.exact for turn in now]
     if old[place] in new[place + 1 :]:
@@ -166,7 +178,7 @@ def _moved(before: Sequence[TurnPrint], now: Sequence[TurnPrint], place: int) ->
     return None
 
 
-def _changed(before: TurnPrint, now: TurnPrint) -> tuple[BreakKind, int]:
+def _changed(before: TurnDigests, now: TurnDigests) -> tuple[BreakKind, int]:
     """The kind of change of one turn, and the line of it; 0 for the whole turn."""
     if before.role == now.role and before.answers == now.answers:
         if before.text == now.text and before.without_images == now.without_images:
@@ -176,7 +188,7 @@ def _changed(before: TurnPrint, now: TurnPrint) -> tuple[BreakKind, int]:
     return BreakKind.OLD_TURN_EDITED, 0
 
 
-def _text_changed(before: TurnPrint, now: TurnPrint) -> tuple[BreakKind, int]:
+def _text_changed(before: TurnDigests, now: TurnDigests) -> tuple[BreakKind, int]:
     for same, kind in (
         (before.line_ends == now.line_ends, BreakKind.LINE_ENDS),
         (before.space == now.space, BreakKind.WHITE_SPACE),
@@ -193,7 +205,7 @@ def _text_changed(before: TurnPrint, now: TurnPrint) -> tuple[BreakKind, int]:
 
 
 def _value_changed(
-    before: Sequence[LinePrint], now: Sequence[LinePrint]
+    before: Sequence[LineDigests], now: Sequence[LineDigests]
 ) -> tuple[BreakKind, int] | None:
     """The first value that changed, where the first line that differs does so in values alone."""
     place = _shared([line.exact for line in before], [line.exact for line in now])
@@ -206,7 +218,7 @@ def _value_changed(
     return None
 
 
-def _breakpoints(before: Fingerprint, now: Fingerprint) -> PrefixBreak | None:
+def _breakpoints(before: PromptDigests, now: PromptDigests) -> PrefixBreak | None:
     """Whether a provider that caches at breakpoints finds none of the previous ones again."""
     written, asked = _places(before), _places(now)
     if not written or not asked:
@@ -216,13 +228,13 @@ def _breakpoints(before: Fingerprint, now: Fingerprint) -> PrefixBreak | None:
     return PrefixBreak(BreakKind.BREAKPOINT, _named(min(asked), now))
 
 
-def _places(prompt: Fingerprint) -> list[int]:
+def _places(prompt: PromptDigests) -> list[int]:
     """The breakpoints as numbers of tools and turns, counted together."""
     marks = [tool.breakpoint for tool in prompt.tools] + [turn.breakpoint for turn in prompt.turns]
     return [place for place, marked in enumerate(marks) if marked]
 
 
-def _named(place: int, prompt: Fingerprint) -> str:
+def _named(place: int, prompt: PromptDigests) -> str:
     tools = len(prompt.tools)
     return f"tools[{place}]" if place < tools else f"turns[{place - tools}]"
 

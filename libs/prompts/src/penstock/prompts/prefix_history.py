@@ -12,10 +12,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.prompts.conversation import Conversation, Decision
-from penstock.prompts.fingerprint import Fingerprint, digest, fingerprint
 from penstock.prompts.prefix import serialised
 from penstock.prompts.prefix_breaks import PrefixBreak, find_break
 from penstock.prompts.prefix_cost import CacheTerms, PrefixRead, ReportedPrompt, explain_read
+from penstock.prompts.prompt_digests import PromptDigests, digest, digests_of
 
 BLOCK_BYTES = 512
 """About 128 tokens, the step in which OpenAI's prompt cache grows. Prompts are compared block by
@@ -63,7 +63,7 @@ class SharedPrefix:
         if self.times > 1:
             why += f", as in the {self.times - 1} prompts before it"
         if self.broken.repair:
-            why += f" (prompts.{self.broken.repair} mends it)"
+            why += f" ({self.broken.repair} of a rule of prompts may mend it)"
         return why
 
 
@@ -73,14 +73,14 @@ class _Known:
 
     Attributes:
         blocks: digests of its bytes, block by block.
-        print: its fingerprint.
+        digests: its digests.
         broken: see `SharedPrefix`.
         times: see `SharedPrefix`.
         reported: what the provider said of the last prompt that was answered.
     """
 
     blocks: tuple[bytes, ...]
-    print: Fingerprint
+    digests: PromptDigests
     broken: PrefixBreak | None
     times: int
     reported: ReportedPrompt | None = None
@@ -108,16 +108,16 @@ class PrefixHistory:
         Args:
             key: of the conversation.
             conversation: the prompt.
-            settings: see `Fingerprint`.
-            without_images: see `fingerprint`.
+            settings: see `PromptDigests`.
+            without_images: see `digests_of`.
         """
         text = serialised(conversation)
         blocks = tuple(
             digest(text[start : start + BLOCK_BYTES]) for start in range(0, len(text), BLOCK_BYTES)
         )
         previous = self._prompts.pop(key, None)
-        known = previous.print if previous else None
-        now = fingerprint(conversation, settings, without_images, known)
+        known = previous.digests if previous else None
+        now = digests_of(conversation, settings, without_images, known)
         shared = _compare(previous, blocks, now, len(text))
         reported = previous.reported if previous else None
         self._prompts[key] = _Known(blocks, now, shared.broken, shared.times, reported)
@@ -151,11 +151,11 @@ class PrefixHistory:
 
 
 def _compare(
-    previous: _Known | None, blocks: Sequence[bytes], now: Fingerprint, size: int
+    previous: _Known | None, blocks: Sequence[bytes], now: PromptDigests, size: int
 ) -> SharedPrefix:
     if previous is None or not blocks:
         return SharedPrefix(0.0, previous is not None)
-    broken = find_break(previous.print, now)
+    broken = find_break(previous.digests, now)
     again = broken is not None and broken == previous.broken
     times = (previous.times + 1 if again else 1) if broken else 0
     if broken is not None and broken.place in now.settings:

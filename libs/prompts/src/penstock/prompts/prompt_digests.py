@@ -28,7 +28,7 @@ _SPACE = re.compile(r"\s+")
 Digest = bytes
 
 
-class LinePrint(NamedTuple):
+class LineDigests(NamedTuple):
     """A line: as it is, without its values, and the values."""
 
     exact: Digest
@@ -36,7 +36,7 @@ class LinePrint(NamedTuple):
     values: tuple[tuple[ValueKind, Digest], ...]
 
 
-class ToolPrint(NamedTuple):
+class ToolDigests(NamedTuple):
     """A tool."""
 
     name: Digest
@@ -47,7 +47,7 @@ class ToolPrint(NamedTuple):
     breakpoint: bool
 
 
-class TurnPrint(NamedTuple):
+class TurnDigests(NamedTuple):
     """A turn."""
 
     role: str
@@ -64,15 +64,15 @@ class TurnPrint(NamedTuple):
     length: int
     """Characters of its text."""
     breakpoint: bool
-    lines: tuple[LinePrint, ...]
+    lines: tuple[LineDigests, ...]
     """Of a turn in the head; empty elsewhere, and where there are more than are kept."""
 
 
-class Fingerprint(NamedTuple):
+class PromptDigests(NamedTuple):
     """A prompt."""
 
-    tools: tuple[ToolPrint, ...]
-    turns: tuple[TurnPrint, ...]
+    tools: tuple[ToolDigests, ...]
+    turns: tuple[TurnDigests, ...]
     settings: Mapping[str, Digest]
     """By name, what a provider's cache goes by beside the text: `model`, parameters."""
 
@@ -82,13 +82,13 @@ def digest(text: bytes) -> Digest:
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
-def fingerprint(
+def digests_of(
     conversation: Conversation,
     settings: Mapping[str, str],
     images: Sequence[bytes] = (),
-    previous: Fingerprint | None = None,
-) -> Fingerprint:
-    """The fingerprint of a prompt.
+    previous: PromptDigests | None = None,
+) -> PromptDigests:
+    """The digests of a prompt.
 
     Args:
         conversation: the prompt.
@@ -100,7 +100,7 @@ def fingerprint(
     head = _head_length(conversation.turns)
     known_tools = {tool.exact: tool for tool in previous.tools} if previous else {}
     known_turns = {turn.exact: turn for turn in previous.turns} if previous else {}
-    return Fingerprint(
+    return PromptDigests(
         tuple(_tool(tool, known_tools) for tool in conversation.tools),
         tuple(
             _turn(turn, images[index] if index < len(images) else b"", index < head, known_turns)
@@ -116,12 +116,12 @@ def _head_length(turns: Sequence[Turn]) -> int:
     return leading + 1
 
 
-def _tool(tool: ToolSpec, known: Mapping[Digest, ToolPrint]) -> ToolPrint:
+def _tool(tool: ToolSpec, known: Mapping[Digest, ToolDigests]) -> ToolDigests:
     exact = digest(_joined(tool.name, tool.description, tool.parameters))
     if (found := known.get(exact)) is not None:
         return found._replace(breakpoint=tool.breakpoint)
     ordered = sort_keys(tool.parameters) or tool.parameters
-    return ToolPrint(
+    return ToolDigests(
         digest(_bytes(tool.name)),
         exact,
         digest(_joined(tool.name, tool.parameters)),
@@ -131,15 +131,15 @@ def _tool(tool: ToolSpec, known: Mapping[Digest, ToolPrint]) -> ToolPrint:
 
 
 def _turn(
-    turn: Turn, without_images: bytes, in_head: bool, known: Mapping[Digest, TurnPrint]
-) -> TurnPrint:
+    turn: Turn, without_images: bytes, in_head: bool, known: Mapping[Digest, TurnDigests]
+) -> TurnDigests:
     text = turn.content
     exact = digest(_joined(turn.role, turn.tool_call_id, text) + b"\0" + turn.rest)
     found = known.get(exact)
     if found is not None and bool(found.lines) >= in_head:
         return found._replace(breakpoint=turn.breakpoint)
     same_ends = text.replace("\r\n", "\n").replace("\r", "\n")
-    return TurnPrint(
+    return TurnDigests(
         turn.role,
         turn.tool_call_id,
         exact,
@@ -155,15 +155,15 @@ def _turn(
     )
 
 
-def _lines(text: str) -> tuple[LinePrint, ...]:
+def _lines(text: str) -> tuple[LineDigests, ...]:
     lines = text.split("\n")
-    return tuple(map(line_print, lines)) if len(lines) <= MAX_LINES else ()
+    return tuple(map(line_digests, lines)) if len(lines) <= MAX_LINES else ()
 
 
-def line_print(line: str) -> LinePrint:
-    """The fingerprint of a line."""
+def line_digests(line: str) -> LineDigests:
+    """The digests of a line."""
     found = tuple(values(line))[:MAX_VALUES]
-    return LinePrint(
+    return LineDigests(
         digest(_bytes(line)),
         digest(_bytes(masked(line, found))),
         tuple((value.kind, digest(_bytes(value.text))) for value in found),
