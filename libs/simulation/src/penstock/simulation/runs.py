@@ -117,21 +117,23 @@ def shrink(seed: int) -> tuple[Outcome, frozenset[str]]:
     return outcome, frozenset(kept)
 
 
+def token_budget(tenant: str, limit: int) -> dict[str, object]:
+    """A tenant's rule of so many tokens a month."""
+    return {
+        "name": f"budget-{tenant}",
+        "organisation": tenant,
+        "kind": "budget",
+        "counts": "tokens",
+        "limit": limit,
+        "window": "month",
+        "calendar": True,
+        "adaptive": False,
+    }
+
+
 def sections() -> dict[str, object]:
     """The configuration of a run: keys of the tenants, and a budget for each."""
-    rules = [
-        {
-            "name": f"budget-{tenant}",
-            "organisation": tenant,
-            "kind": "budget",
-            "counts": "tokens",
-            "limit": limit,
-            "window": "month",
-            "calendar": True,
-            "adaptive": False,
-        }
-        for tenant, limit in LIMITS.items()
-    ]
+    rules = [token_budget(tenant, limit) for tenant, limit in LIMITS.items()]
     keys = [api_key(tenant, f"psk-{tenant}") for tenant in LIMITS]
     return {"keys": {"api": keys}, "limits": {"rules": rules}}
 

@@ -42,6 +42,7 @@ from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
 from penstock.service.store import open_store
+from penstock.simulation.runs import token_budget
 
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
 TENANTS = ("steady", "tight", "jobs")
@@ -54,22 +55,9 @@ SETTLED_S = (HOLD_MS + 2 * LEASE_MS) / 1e3 + 10.0
 """After this nothing of a killed process is held any more."""
 
 
-def _budget(tenant: str, limit: int) -> dict[str, object]:
-    return {
-        "name": f"budget-{tenant}",
-        "organisation": tenant,
-        "kind": "budget",
-        "counts": "tokens",
-        "limit": limit,
-        "window": "month",
-        "calendar": True,
-        "adaptive": False,
-    }
-
-
 def _rules(tight_tokens: int) -> list[dict[str, object]]:
     limits = {"steady": 10**12, "tight": tight_tokens, "jobs": 10**12}
-    return [_budget(tenant, limits[tenant]) for tenant in TENANTS]
+    return [token_budget(tenant, limits[tenant]) for tenant in TENANTS]
 
 
 @dataclass
