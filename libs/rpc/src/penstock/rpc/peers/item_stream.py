@@ -200,7 +200,14 @@ class ItemStream:
             self._wake.set()
 
     async def _write(self, stream: Any) -> None:
-        """Send frames; close this side once the other drains and nobody waits any more."""
+        """Send frames; close this side once the other drains and nobody waits any more.
+
+        Nothing is written before the other side has accepted the stream: gRPC reports a write to a
+        stream that is being refused as an error of its own, in place of the reason.
+        """
+        await stream.initial_metadata()
+        if stream.done():
+            return
         await stream.write(self._frame(credits=RESULT_WINDOW))
         while self.is_accepting or self._waiting:
             await self._wake.wait()
