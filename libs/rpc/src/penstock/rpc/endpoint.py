@@ -159,7 +159,7 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            metadata = self._metadata(context)
+            metadata = received_metadata(context)
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
@@ -196,7 +196,7 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            metadata = self._metadata(context)
+            metadata = received_metadata(context)
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
@@ -215,7 +215,7 @@ class EndpointHandlers:
         async def serve(_: Any, context: Any) -> None:
             share = UNLIMITED
             try:
-                metadata = self._metadata(context)
+                metadata = received_metadata(context)
                 caller = await self._caller(metadata)
                 share = self._join(caller)
                 with self._endpoint.opened(metadata), share.stream():
@@ -300,21 +300,6 @@ class EndpointHandlers:
 
         return of_caller
 
-    def _metadata(self, context: Any) -> CallerMetadata:
-        """What came with a call.
-
-        Raises:
-            Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on
-                which.
-        """
-        pairs = context.invocation_metadata() or ()
-        sent = [name for name, _ in pairs if name in CREDENTIALS]
-        if len(sent) > len({*sent}):
-            raise unauthenticated("a credential was sent twice; send one")
-        metadata = CallerMetadata(pairs)
-        metadata.names = _certificate_names(context)
-        return metadata
-
     async def _caller(self, metadata: CallerMetadata) -> Call:
         caller = self._endpoint.authenticate(metadata)
         return caller if isinstance(caller, Call) else await caller
@@ -341,6 +326,21 @@ class EndpointHandlers:
             call.caller,
             call.is_translated,
         )
+
+
+def received_metadata(context: Any) -> CallerMetadata:
+    """What came with a call over gRPC.
+
+    Raises:
+        Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on which.
+    """
+    pairs = context.invocation_metadata() or ()
+    sent = [name for name, _ in pairs if name in CREDENTIALS]
+    if len(sent) > len({*sent}):
+        raise unauthenticated("a credential was sent twice; send one")
+    metadata = CallerMetadata(pairs)
+    metadata.names = _certificate_names(context)
+    return metadata
 
 
 def _certificate_names(context: Any) -> frozenset[str]:

@@ -155,7 +155,10 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     ]
     limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
     kserve = Inference(
-        FleetModels(calls, keys, registry, telemetry), clock, limits.default_deadline_s
+        FleetModels(calls, keys, registry, telemetry),
+        clock,
+        limits.default_deadline_s,
+        open_calls,
     )
     port = GrpcServer(
         NAME,
