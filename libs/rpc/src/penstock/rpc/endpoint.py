@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
-from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY, Authenticator, CallerMetadata
+from penstock.rpc.auth import CREDENTIALS, Authenticator, CallerMetadata
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import (
     DEFAULT_LIMITS,
@@ -38,8 +38,6 @@ from penstock.rpc.open_calls import OpenCall, OpenCalls
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
-CREDENTIALS = frozenset(("authorization", TOKEN_KEY, CONTEXT_KEY))
-"""Metadata that says who calls."""
 STREAM_AGE_JITTER = 0.2
 """Share of a stream's age by which it is longer or shorter at most."""
 
