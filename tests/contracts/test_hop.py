@@ -326,9 +326,7 @@ async def test_the_window_bounds_what_is_in_flight(servicer: Scripted) -> None:
             for _ in range(ITEM_WINDOW + 200)
         ]
         await asyncio.wait_for(servicer.started.wait(), 5)
-        async with asyncio.timeout(20):
-            while servicer.running < ITEM_WINDOW:
-                await asyncio.sleep(0)
+        await eventually(lambda: servicer.running == ITEM_WINDOW, 20)
         servicer.release.set()
         await asyncio.gather(*tasks)
     assert servicer.most <= ITEM_WINDOW
