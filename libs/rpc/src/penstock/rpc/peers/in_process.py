@@ -140,10 +140,12 @@ class InProcessPeer:
 
     def presenting(self, metadata: tuple[tuple[str, str], ...]) -> InProcessPeer:
         """The same peer, with this metadata on each call; what belongs to the original stays its
-        own.
+        own. The process says which service calls, so no token has to be checked for that.
         """
         view = copy.copy(self)
         view._metadata = CallerMetadata({**self._metadata, **dict(metadata)})
+        if self._metadata.names:
+            view._metadata.pop(TOKEN_KEY, None)
         view._metadata.names = self._metadata.names
         return view
 
