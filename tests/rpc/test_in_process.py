@@ -88,17 +88,23 @@ async def test_a_public_endpoint_takes_only_what_a_caller_may_say() -> None:
     assert before_s < servicer.call.deadline_s < before_s + 60
 
 
-async def test_each_side_records_its_own_span() -> None:
+async def test_the_calls_span_is_the_servers_and_the_callers_as_well_where_it_failed() -> None:
     caller, called = (
         Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
     )
     local = LocalEndpoint(Endpoint(INFERENCE, Remembering(), internal(TOKEN)), called)
     local.open()
     peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
-    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-    await peer.call("Compute", REQUEST, Call(traceparent=trace))
-    (client,), (server,) = caller.ended_spans, called.ended_spans
-    assert (client.kind, server.kind) == ("client", "server")
-    assert (client.parent_id, server.parent_id) == ("b" * 16, client.span_id)
+    call = Call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+    await peer.call("Compute", REQUEST, call)
+    (server,) = called.ended_spans
+    assert (server.kind, server.parent_id, caller.ended_spans) == ("server", "b" * 16, ())
+    await local.close()
+    with pytest.raises(Fault):
+        await peer.call("Compute", REQUEST, call)
+    (client,) = caller.ended_spans
+    assert (client.kind, client.parent_id, client.code) == ("client", "b" * 16, "UNAVAILABLE")
+    timed = {(kind, code): row.count for (_, kind, code), row in caller.durations.rows.items()}
+    assert timed == {("client", ""): 1, ("client", "UNAVAILABLE"): 1}
     caller.close(0)
     called.close(0)

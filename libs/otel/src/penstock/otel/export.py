@@ -11,11 +11,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as SenderMessage
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -25,25 +27,18 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from penstock.otel import attributes as semconv
-from penstock.otel.background import background_kind
-from penstock.otel.counts import AttributeValue
 from penstock.otel.metrics import counts_as_metrics
 from penstock.otel.process_metrics import ProcessMetrics, boot_id
-from penstock.otel.recorder import EndedSpan, Recorder
+from penstock.otel.recorder import Recorder
+from penstock.otel.span_messages import export_request, put_attributes
 from penstock.rpc.credentials import channel_credentials
 from penstock.rpc.peers.stream import NO_PROXY
 from penstock.service.tls_files import TlsSource
 
 log = logging.getLogger(__name__)
 
-SCOPE = InstrumentationScope("penstock", "0.1.0")
-SPAN_KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
-SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 MAX_SPANS_PER_EXPORT = 2048
 SPAN_EXPORTS_PER_METRIC_EXPORT = 2
 
@@ -72,6 +67,8 @@ class Exporter:
         self._recorder = recorder
         self._endpoint = endpoint
         self._resource = resource
+        self._sender = SenderMessage()
+        put_attributes(self._sender.attributes, cast(Any, resource.attributes))
         self._interval_s = interval_s
         self._tls = tls
         self._generation = 0
@@ -92,7 +89,7 @@ class Exporter:
             # These log every failed attempt; `_note_result` logs when the state changes.
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
-    def _connect(self) -> tuple[OTLPSpanExporter, OTLPMetricExporter]:
+    def _connect(self) -> tuple[_SpanExporter, OTLPMetricExporter]:
         """Exporters for spans and metrics, with the newest certificate."""
         options: dict[str, Any] = {"timeout": 5, "channel_options": (NO_PROXY,)}
         if self._tls is None:
@@ -100,8 +97,9 @@ class Exporter:
         else:
             options |= {"insecure": False, "credentials": channel_credentials(self._tls.current())}
             self._generation = self._tls.generation
-        return OTLPSpanExporter(self._endpoint, **options), OTLPMetricExporter(
-            self._endpoint, **options
+        return (
+            _SpanExporter(self._endpoint, **options),
+            OTLPMetricExporter(self._endpoint, **options),
         )
 
     def _renew(self) -> None:
@@ -155,7 +153,10 @@ class Exporter:
         queue = self._recorder.ended_spans
         while queue:
             batch = [queue.popleft() for _ in range(min(MAX_SPANS_PER_EXPORT, len(queue)))]
-            result = self._spans.export([self._readable_span(ended) for ended in batch])
+            request = export_request(
+                batch, self._sender, semconv.SEMCONV_SCHEMA, self._unix_offset_ns
+            )
+            result = self._spans.export(cast(Any, request))
             delivered = result is SpanExportResult.SUCCESS
             self._note_result(delivered, len(batch))
             if not delivered:
@@ -192,23 +193,16 @@ class Exporter:
             dropped = self._recorder.dropped_spans
             log.warning("%s %s; %d spans dropped so far", self._endpoint, event, dropped)
 
-    def _readable_span(self, ended: EndedSpan) -> ReadableSpan:
-        """The span as OpenTelemetry's exporter takes it, in Unix time."""
-        trace_id = int(ended.trace_id, 16)
-        parent = _span_context(trace_id, ended.parent_id) if ended.parent_id else None
-        status = Status(StatusCode.ERROR, ended.code) if ended.code else Status(StatusCode.UNSET)
-        return ReadableSpan(
-            name=ended.name.rpartition(".")[2] if "/" in ended.name else ended.name,
-            context=_span_context(trace_id, ended.span_id),
-            parent=parent,
-            resource=self._resource,
-            attributes=_attributes(ended),
-            kind=SPAN_KINDS[ended.kind],
-            status=status,
-            start_time=ended.start_ns + self._unix_offset_ns,
-            end_time=ended.end_ns + self._unix_offset_ns,
-            instrumentation_scope=SCOPE,
-        )
+
+class _SpanExporter(OTLPSpanExporter):
+    """OpenTelemetry's exporter, which is given a message instead of the SDK's spans."""
+
+    def _translate_data(self, data: Any) -> ExportTraceServiceRequest:
+        request: ExportTraceServiceRequest = data
+        return request
+
+    def _count_data(self, data: Any) -> int:
+        return sum(len(each.spans) for of in data.resource_spans for each in of.scope_spans)
 
 
 class _OtherResource:
@@ -252,30 +246,3 @@ def resource_of(service: str, instance: str = "") -> Resource:
     if host := boot_id():
         attributes[semconv.HOST_BOOT_ID] = host
     return Resource(attributes, semconv.SEMCONV_SCHEMA)
-
-
-def _span_context(trace_id: int, span_id: str) -> SpanContext:
-    return SpanContext(trace_id, int(span_id, 16), is_remote=False, trace_flags=SAMPLED)
-
-
-def _attributes(ended: EndedSpan) -> dict[str, AttributeValue]:
-    """The span's own attributes, with what its call and its result say."""
-    call = ended.call
-    attributes: dict[str, AttributeValue] = dict(ended.attributes or {})
-    if "/" in ended.name and ended.kind != "internal":
-        attributes[semconv.RPC_SYSTEM] = "grpc"
-        attributes[semconv.RPC_METHOD] = ended.name
-        attributes[semconv.RPC_STATUS] = ended.code or "OK"
-    if kind := background_kind(ended.name):
-        attributes[semconv.BACKGROUND] = kind
-    if ended.code:
-        attributes[semconv.ERROR_TYPE] = ended.reason or ended.code
-    optional = {
-        semconv.TENANT: call.principal.organisation,
-        semconv.RUN: call.run_id,
-        semconv.STEP: call.step,
-        semconv.KEPT: ended.kept_because,
-    }
-    attributes.update({name: value for name, value in optional.items() if value})
-    attributes[semconv.PRIORITY] = call.priority
-    return attributes

@@ -30,7 +30,7 @@ from penstock.otel.spans import (
     with_traceparent,
 )
 from penstock.rpc.call import Call
-from penstock.rpc.spans import Attributes, NoSpan, Own, Span
+from penstock.rpc.spans import IN_PROCESS, Attributes, NoSpan, Own, Span
 from penstock.service.tls_files import TlsSource
 
 if TYPE_CHECKING:
@@ -140,12 +140,16 @@ class Telemetry:
         Args:
             name: such as `penstock.api.router.v1.RouterService/Embed`.
             call: the call that the span belongs to; its `traceparent` names the parent.
-            kind: `internal`, `server` or `client`.
+            kind: `internal`, `server`, `client`, or `in_process`: a client whose server is in this
+                process. The server's span says as much, so the client's is exported only when it
+                fails or is slow; it is timed as any client's.
             attributes: owned by the span from then on.
         """
         parent = call.traceparent
+        is_recorded = kind != IN_PROCESS
+        kind = "client" if kind == IN_PROCESS else kind
         if len(parent) == TRACEPARENT_LENGTH and not (self._is_edge and kind == "server"):
-            if parent[-1] in SAMPLED_LAST_DIGITS:
+            if is_recorded and parent[-1] in SAMPLED_LAST_DIGITS:
                 return RecordedSpan(self._recorder, name, kind, call, attributes)
             return UnrecordedSpan(self._recorder, name, kind, call, attributes)
         return self._first_span(name, call, kind, attributes)

@@ -139,16 +139,21 @@ def _turn(
     if found is not None and bool(found.lines) >= in_head:
         return found._replace(breakpoint=turn.breakpoint)
     same_ends = text.replace("\r\n", "\n").replace("\r", "\n")
+    as_it_is, rest = digest(_bytes(text)), digest(turn.rest)
+
+    def of(changed: str) -> Digest:
+        return as_it_is if changed == text else digest(_bytes(changed))
+
     return TurnDigests(
         turn.role,
         turn.tool_call_id,
         exact,
-        digest(_bytes(text)),
-        digest(turn.rest),
-        digest(without_images or turn.rest),
-        digest(_bytes(same_ends)),
-        digest(_bytes(unicodedata.normalize("NFC", text))),
-        digest(_bytes(_SPACE.sub(" ", same_ends).strip())),
+        as_it_is,
+        rest,
+        digest(without_images) if without_images else rest,
+        of(same_ends),
+        of(unicodedata.normalize("NFC", text)),
+        of(_SPACE.sub(" ", same_ends).strip()),
         len(text),
         turn.breakpoint,
         _lines(text) if in_head else (),
@@ -163,9 +168,10 @@ def _lines(text: str) -> tuple[LineDigests, ...]:
 def line_digests(line: str) -> LineDigests:
     """The digests of a line."""
     found = tuple(values(line))[:MAX_VALUES]
+    exact = digest(_bytes(line))
     return LineDigests(
-        digest(_bytes(line)),
-        digest(_bytes(masked(line, found))),
+        exact,
+        digest(_bytes(masked(line, found))) if found else exact,
         tuple((value.kind, digest(_bytes(value.text))) for value in found),
     )
 

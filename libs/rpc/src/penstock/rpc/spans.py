@@ -19,6 +19,8 @@ Value = str | int | float | bool
 Attributes = Mapping[str, Value]
 Own = dict[str, Value]
 """Attributes that are handed over with their ownership."""
+IN_PROCESS = "in_process"
+"""The kind of a client's span whose server is in the same process, and has a span of its own."""
 
 
 class Span(Protocol):

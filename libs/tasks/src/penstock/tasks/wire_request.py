@@ -55,8 +55,13 @@ def _is_header(text: str) -> bool:
 
 def headers_sent_on(asked: pb.WireRequest) -> dict[str, str]:
     """The headers of the protocol, by names in lower case."""
-    prefix = HEADER_PREFIXES[asked.wire]
-    named = {name.lower(): value for name, value in asked.headers.items()}
+    return headers_of_wire(asked.wire, asked.headers)
+
+
+def headers_of_wire(wire: pb.Wire, headers: Mapping[str, str]) -> dict[str, str]:
+    """Those headers that belong to a protocol, by names in lower case."""
+    prefix = HEADER_PREFIXES[wire]
+    named = {name.lower(): value for name, value in headers.items()}
     return {
         name: value
         for name, value in named.items()

@@ -32,7 +32,7 @@ from penstock.edge.openai_rest.rerank import read_rerank, rerank_body
 from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
-from penstock.edge.same_wire import wire_request
+from penstock.edge.same_wire import put_wire_request
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import Asked, Failure, FailureKind, Identity, Wire
 from penstock.rpc.call import Call
@@ -119,7 +119,7 @@ class Acts:
         wire = WIRES[exchange.path]
         body = await self._body(exchange)
         asked = wire.read(body, exchange.headers)
-        asked.task.MergeFrom(_as_it_came(exchange, body))
+        put_wire_request(asked.task, exchange.path, body, exchange.headers)
         await self._answer_asked(served, wire, asked)
 
     async def _respond(self, served: Served) -> None:
@@ -241,11 +241,6 @@ class Acts:
             if not work.done():
                 work.cancel()
                 await asyncio.wait((work,))
-
-
-def _as_it_came(exchange: HttpExchange, body: bytes) -> inference_pb2.GenerateTask:
-    given = wire_request(exchange.path, body, exchange.headers)
-    return inference_pb2.GenerateTask(wire_request=given)
 
 
 def _no_path(path: str) -> Failure:

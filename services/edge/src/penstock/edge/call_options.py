@@ -23,6 +23,10 @@ RUN, STEP, PRIORITY, MAX_COST, CACHE, TIMEOUT = (
     "cache",
     "timeout-ms",
 )
+IN_METADATA = {
+    name: f"penstock_{name.replace('-', '_')}" for name in (RUN, STEP, PRIORITY, MAX_COST, CACHE)
+}
+"""What clients that cannot set headers call them."""
 SESSIONS = ("x-claude-code-session-id", "session-id", "session_id", "thread-id")
 """Headers of coding agents that name a conversation: it is their run."""
 STEPS = ("x-claude-code-agent-id", "x-openai-subagent")
@@ -72,7 +76,7 @@ def timeout_s(headers: Headers, default_s: float) -> float:
 def _said(headers: Headers, metadata: Mapping[str, str], name: str) -> str:
     said = headers.get(PREFIX + name)
     if said is None:
-        said = metadata.get(f"penstock_{name.replace('-', '_')}", "")
+        said = metadata.get(IN_METADATA[name], "")
     return said.strip()
 
 

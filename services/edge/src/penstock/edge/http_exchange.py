@@ -117,19 +117,22 @@ class HttpExchange:
             (b"content-length", str(len(body)).encode()),
             *self.extra_headers,
         ]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         shown = b"" if self.method == "HEAD" else body
-        await self._send({"type": "http.response.body", "body": shown})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": headers},
+            {"type": "http.response.body", "body": shown},
+        )
 
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
-        """Send a part of the response; returns once the client's connection can take more.
+    async def _send(self, *messages: MutableMapping[str, Any]) -> None:
+        """Send parts of the response; returns once the client's connection can take more.
 
         Raises:
             ClientLeft: it could not for too long: the client reads nothing.
         """
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                await self._send_at_once(message)
+                for message in messages:
+                    await self._send_at_once(message)
         except TimeoutError:
             raise ClientLeft from None
 

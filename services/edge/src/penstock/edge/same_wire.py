@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.edge.wire import Failure, Headers
 from penstock.service.purity import pure
-from penstock.tasks.wire_request import MAX_HEADERS, MAX_WIRE_BODY_BYTES, headers_sent_on
+from penstock.tasks.wire_request import MAX_HEADERS, MAX_WIRE_BODY_BYTES, headers_of_wire
 
 WIRES: Mapping[str, pb.Wire] = {
     "/v1/chat/completions": pb.WIRE_OPENAI_CHAT,
@@ -22,24 +22,21 @@ INSIDE_A_STREAM = 200
 
 
 @pure
-def wire_request(path: str, body: bytes, headers: Headers) -> pb.WireRequest | None:
-    """The request as it came, for a provider that speaks its wire; None where there is no such wire
-    or the body is too large to go beside its translation.
+def put_wire_request(task: pb.GenerateTask, path: str, body: bytes, headers: Headers) -> None:
+    """Set the request as it came, for a provider that speaks its wire; nothing where there is no
+    such wire or the body is too large to go beside its translation.
     """
     wire = WIRES.get(path)
     if wire is None or len(body) > MAX_WIRE_BODY_BYTES:
-        return None
-    all_headers = pb.WireRequest(wire=wire, headers=_printable(headers))
-    sent_on = list(headers_sent_on(all_headers).items())[:MAX_HEADERS]
-    return pb.WireRequest(wire=wire, body=body, headers=dict(sent_on))
-
-
-def _printable(headers: Headers) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in headers.items()
+        return
+    given = task.wire_request
+    given.wire, given.body = wire, body
+    printable = [
+        (name, value)
+        for name, value in headers_of_wire(wire, headers).items()
         if (name + value).isascii() and (name + value).isprintable()
-    }
+    ]
+    given.headers.update(printable[:MAX_HEADERS])
 
 
 @pure

@@ -4,6 +4,7 @@ what they take. `docs/providers.md` says where each row came from.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -147,6 +148,7 @@ PROVIDERS: tuple[Provider, ...] = (
 NAMED: Mapping[str, Provider] = {provider.name: provider for provider in PROVIDERS}
 
 
+@functools.lru_cache(maxsize=64)
 def provider_at(base_url: str) -> Provider:
     """The provider whose address this is; `OTHER` where it is nobody's that is known."""
     host = urlsplit(base_url).hostname or ""

@@ -54,6 +54,10 @@ from penstock.service.settings import load_section
 from penstock.service.store import check_store
 
 NAME = "router"
+UNCOPIED = frozenset({"Embed", "Rerank", "Generate", "GenerateStream"})
+"""Tasks and options are taken over into messages of the router's own, and each response is made
+anew.
+"""
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
@@ -144,6 +148,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
             servicer,
             marking_translators(keys.authenticate, settings.tokens, ROUTER),
             public=True,
+            uncopied=UNCOPIED,
             open_calls=open_calls,
         ),
         Endpoint(

@@ -1,9 +1,12 @@
 """Calls inside one process, with the semantics of the wire.
 
-A call is authenticated, traced on both sides, bounded by its deadline and cancelled as over an item
-stream. The work runs in a task and a context of the called service: a caller that leaves does not
-wait for it, and what the servicer sets in its context (the trace of a log line) stays there. A
-failure arrives as it would from another process, without the exception that caused it.
+A call is authenticated, traced, bounded by its deadline and cancelled as over an item stream. The
+work runs in a task and a context of the called service: a caller that leaves does not wait for it,
+and what the servicer sets in its context (the trace of a log line) stays there. A failure arrives
+as it would from another process, without the exception that caused it.
+
+Of the call's two spans the server's is exported. The caller's would say the same, so it is timed,
+and exported only where the call failed or was slow.
 
 What differs is the copying: over a wire every message is copied. Here a message is copied unless
 its RPC is one of `Endpoint.uncopied`, whose servicer keeps neither request nor response.
@@ -34,7 +37,7 @@ from penstock.rpc.errors import (
     unavailable,
 )
 from penstock.rpc.item_session import ITEM_WINDOW
-from penstock.rpc.spans import NO_TRACER, Span, Tracer
+from penstock.rpc.spans import IN_PROCESS, NO_TRACER, Span, Tracer
 from penstock.service.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -137,10 +140,12 @@ class InProcessPeer:
 
     def presenting(self, metadata: tuple[tuple[str, str], ...]) -> InProcessPeer:
         """The same peer, with this metadata on each call; what belongs to the original stays its
-        own.
+        own. The process says which service calls, so no token has to be checked for that.
         """
         view = copy.copy(self)
         view._metadata = CallerMetadata({**self._metadata, **dict(metadata)})
+        if self._metadata.names:
+            view._metadata.pop(TOKEN_KEY, None)
         view._metadata.names = self._metadata.names
         return view
 
@@ -152,7 +157,7 @@ class InProcessPeer:
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         rpc = self._rpcs[method]
-        with self._tracer.span(rpc.span, call, kind="client") as span, _faults(span):
+        with self._tracer.span(rpc.span, call, kind=IN_PROCESS) as span, _faults(span):
             left_s = self._left_s(request, span.call)
             local = self._endpoint()
             served = await local.call_of(self._metadata, span.call)
@@ -193,7 +198,7 @@ class InProcessPeer:
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
         rpc = self._rpcs[method]
-        with self._tracer.span(rpc.span, call, kind="client") as span, _faults(span):
+        with self._tracer.span(rpc.span, call, kind=IN_PROCESS) as span, _faults(span):
             left_s = self._left_s(request, span.call)
             local = self._endpoint()
             served = await local.call_of(self._metadata, span.call)

@@ -19,7 +19,7 @@ from redis.asyncio.client import Pipeline
 STREAM = "penstock:cache:kept"
 MAX_APPENDED = 100_000
 """Batches of entries that the stream holds, about; a reader that lags behind more misses some."""
-READ_BATCH = 100
+READ_BATCH = 200
 BEFORE_ALL = "0-0"
 
 

@@ -11,6 +11,8 @@ from penstock.cache.storage.entry_store import STORE_ERRORS, EntryStore
 
 log = logging.getLogger(__name__)
 READ_WAIT_MS = 200
+GATHER_S = 0.05
+"""Pause after new entries, so that those that come one by one are read together."""
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 
@@ -68,4 +70,6 @@ class ReplicaFollower:
             return last_id
         next_id, entries = await self._entries.new_entries.of_others_after(batch_id, READ_WAIT_MS)
         await self._entries.count(entries)
+        if next_id != batch_id:
+            await asyncio.sleep(GATHER_S)
         return next_id

@@ -95,8 +95,11 @@ def objects_of(value: Any) -> list[dict[str, Any]]:
     """
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+    if not isinstance(value, list):
         raise TypeError("a list of objects is expected")
+    for each in value:
+        if not isinstance(each, dict):
+            raise TypeError("a list of objects is expected")
     return value
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpcore
 from penstock.inference_upstream.settings import Upstream
+from penstock.inference_upstream.transport.network import AnyioBackend
 from penstock.inference_upstream.transport.stream_reset import reset_stream
 from penstock.inference_upstream.transport.tls_sessions import TlsSessions
 from penstock.service.clock import Clock
@@ -68,6 +69,7 @@ class ConnectionPool:
             keepalive_expiry=upstream.keepalive_s,
             http2=upstream.http2,
             proxy=self._proxy,
+            network_backend=AnyioBackend(),
         )
         return _CountedPool(pool, self._now())
 

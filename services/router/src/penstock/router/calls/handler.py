@@ -65,10 +65,7 @@ class CallHandler:
         if outcome is not None:
             self._book(call, outcome)
             return respond(outcome)
-        # The options are a part of the whole message, which would be kept with them.
-        own_options = pb.CallOptions()
-        own_options.CopyFrom(options)
-        request = request._replace(options=own_options)
+        request = request._replace(options=_own(options))
 
         async def responded() -> R:
             return respond(await self._run(request, call))
@@ -79,7 +76,7 @@ class CallHandler:
         self, options: pb.CallOptions, sized: SizedTask, call: Call
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         """The answer piece by piece; the last thing yielded is the Outcome. Raises Fault."""
-        request, call = self.resolve(options, sized, call)
+        request, call = self.resolve(_own(options), sized, call)
         with self._runs.part_of(call):
             async with contextlib.aclosing(self._pipeline.stream(request, call)) as items:
                 async for item in items:
@@ -161,3 +158,10 @@ class CallHandler:
         self._models.served(call.principal.organisation, receipt.request_id, receipt.model)
         if call.run_id:
             self._runs.spent(call, outcome.receipt.cost.paid_microusd)
+
+
+def _own(options: pb.CallOptions) -> pb.CallOptions:
+    """A copy: options are a part of the whole request, which would be kept with them."""
+    own = pb.CallOptions()
+    own.CopyFrom(options)
+    return own

@@ -7,7 +7,7 @@ shape is UPSTREAM_MALFORMED, since another upstream may do better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock.api.common.v1 import common_pb2
@@ -38,6 +38,10 @@ REASONING_TEXTS: Mapping[str, str] = {
     "reasoning": "openai.reasoning",  # OpenRouter, Groq, Ollama, newer vLLM
 }
 """Fields with reasoning that may be read, and the formats of their blocks."""
+TEXT_ALONE = frozenset({"role", "content"})
+"""The fields of a delta that only adds text, as nearly all of a stream do: nothing else is looked
+for in it.
+"""
 EXTRA_CONTENT = "extra_content"
 """Google's field for what it must see again."""
 
@@ -87,21 +91,27 @@ class ChatAnswer:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         self._stop = choice.get("stop_reason") or self._stop
         self._usage = choice.get("usage") or self._usage  # Moonshot
+        if delta.keys() <= TEXT_ALONE:
+            yield from self._add_content(delta.get("content"))
+        else:
+            yield from self._add_delta(delta, is_whole)
+        logprobs = choice.get("logprobs")
+        if logprobs and (tokens := token_logprobs(object_of(logprobs))):
+            yield self._answer.add_logprobs(tokens)
+
+    def _add_delta(self, delta: dict[str, Any], is_whole: bool) -> Iterator[pb.GenerateChunk]:
         yield from self._add_reasoning(delta)
-        content = delta.get("content")
-        if type(content) is str:
-            if content:
-                yield self._answer.add_text(content)
-        elif content is not None:
-            yield from self._add_parts(objects_of(content))
+        yield from self._add_content(delta.get("content"))
         if refusal := text_of(delta.get("refusal")):
             yield self._answer.add_refusal(refusal)
         yield from self._add_tool_calls(delta, is_whole)
         if delta.get(EXTRA_CONTENT):
             self._answer.extra[EXTRA_CONTENT] = object_of(delta[EXTRA_CONTENT])
-        logprobs = choice.get("logprobs")
-        if logprobs and (tokens := token_logprobs(object_of(logprobs))):
-            yield self._answer.add_logprobs(tokens)
+
+    def _add_content(self, content: Any) -> Iterable[pb.GenerateChunk]:
+        if type(content) is str:
+            return (self._answer.add_text(content),) if content else ()
+        return self._add_parts(objects_of(content))
 
     def _add_tool_calls(self, delta: dict[str, Any], is_whole: bool) -> Iterator[pb.GenerateChunk]:
         pieces = objects_of(delta.get("tool_calls"))
