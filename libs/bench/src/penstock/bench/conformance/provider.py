@@ -1,0 +1,27 @@
+"""The scripted provider: both wires on one address, told apart by the path."""
+
+from __future__ import annotations
+
+from penstock.bench.conformance import anthropic_wire, openai_wire
+from penstock.bench.conformance.script import refused_with, reply_to
+from penstock.testkit import scripted_answers
+from penstock.testkit.raw_upstream import RawAnswer, RawRequest, RawUpstream, whole
+
+
+def scripted_provider() -> RawUpstream:
+    """The provider, an async context manager."""
+    return RawUpstream(_answer)
+
+
+def _answer(request: RawRequest) -> RawAnswer:
+    path, body = request.target.partition("?")[0], request.body
+    if path.endswith("/embeddings"):
+        return whole(scripted_answers.embeddings(body))
+    if path.endswith("/rerank"):
+        return whole(scripted_answers.ranking(body))
+    if body is None:
+        return openai_wire.models([])
+    wire = anthropic_wire if path.endswith("/messages") else openai_wire
+    question = wire.question_of(body)
+    status = refused_with(question)
+    return wire.refusal(status) if status else wire.answer(body, reply_to(question))
