@@ -15,5 +15,8 @@ LOCAL_ENCODER = os.environ.get("CONFORMANCE_LOCAL_ENCODER", "")
 SCRIPTED = (OPENAI_MODEL, ANTHROPIC_MODEL)
 """The scripted models: each client's wire is the one's and is translated for the other."""
 EVERY_MODEL = (*SCRIPTED, LOCAL_CHAT)
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 """An image of one pixel, as base64."""

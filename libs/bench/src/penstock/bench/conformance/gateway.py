@@ -30,12 +30,13 @@ KEYS: Mapping[str, str] = {
     "anthropic-sdk-python": "my-anthropic-api-key",
 }
 """Keys by tenant; the latter two are those of the packages' own tests."""
-NAMED_MODEL = re.compile(r'\bmodel(?:_id)?="([^"]+)"')
+NAMED_MODEL = re.compile(r'(?:\bmodel(?:_id)?=|\bmodels(?:\.\w+)*\.retrieve\(\s*)"([^"]+)"')
 
 
-def models_named_in(folder: Path) -> list[str]:
-    """The models that the tests of a client's package ask for."""
-    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.rglob("test_*.py")))
+def models_named_in(tests: Iterable[Path]) -> list[str]:
+    """The models that tests of a client's package ask for, in these files and folders."""
+    files = (path for each in tests for path in ([each] if each.is_file() else each.rglob("*.py")))
+    texts = (path.read_text(encoding="utf-8") for path in files)
     return sorted({name for text in texts for name in NAMED_MODEL.findall(text)})
 
 
@@ -52,10 +53,12 @@ async def running_gateway(
     """
     log = LogStream(Console(quiet=True))
     with tempfile.TemporaryDirectory(prefix="penstock-conformance-") as folder:
+        own = Path(folder)  # So that no answer of an earlier campaign is in the cache.
+        (own / "models").symlink_to(home / "models")
+        config = own / "penstock.yaml"
         async with scripted_provider() as provider:
-            config = Path(folder) / "penstock.yaml"
             config.write_text(yaml.safe_dump(_config(provider.url, openai_names, anthropic_names)))
-            async with run_stack(ports.free(), home, config, KEYS, log, chat=True) as stack:
+            async with run_stack(ports.free(), own, config, KEYS, log, chat=True) as stack:
                 for model in (OPENAI_MODEL, ANTHROPIC_MODEL, CHAT, ENCODER):
                     await stack.wait_for_instances(model, 1, "conformance")
                 yield _environment(stack.addresses["edge"])

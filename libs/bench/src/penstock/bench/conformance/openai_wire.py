@@ -10,7 +10,6 @@ from penstock.bench.conformance.script import Json, Question, Reply
 from penstock.testkit.raw_upstream import RawAnswer, events, whole
 
 ENDINGS = {"stop": "stop", "length": "length", "stop_sequence": "stop", "refusal": "stop"}
-ANY_OBJECT: Json = {"type": "object", "properties": {"answer": {"type": "string"}}}
 
 
 def question_of(body: Json) -> Question:
@@ -46,7 +45,7 @@ def _form(given: Json) -> Json | None:
     if given.get("type") == "json_schema":
         schema: Json = given["json_schema"].get("schema") or {}
         return schema
-    return ANY_OBJECT if given.get("type") == "json_object" else None
+    return {} if given.get("type") == "json_object" else None
 
 
 def answer(body: Json, reply: Reply) -> RawAnswer:

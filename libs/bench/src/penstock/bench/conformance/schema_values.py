@@ -1,7 +1,8 @@
 """A value that a JSON schema allows, as a model with structured output would give one. Pure.
 
 Only what clients' own schemas use: types, enum, const, anyOf, $ref to `$defs`, and minimums. A
-number is the first one of the prompt, so that a tool that is to be called with 3 is.
+number is the first one of the prompt and a text the first that it quotes, so that a tool that is to
+be called with 3 is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 NUMBER = re.compile(r"-?\d+")
+QUOTED = re.compile(r"'([^']+)'")
 WORD = "scripted"
 
 
@@ -29,6 +31,11 @@ def value_of(schema: Schema, prompt: str, root: Schema | None = None) -> Any:
         if schema.get(key):
             return value_of(schema[key][0], prompt, root)
     return _of_type(schema, prompt, root)
+
+
+def object_named_in(prompt: str) -> dict[str, str]:
+    """Any JSON object: its keys are the texts that the prompt quotes."""
+    return dict.fromkeys(QUOTED.findall(prompt) or ["answer"], WORD)
 
 
 def _referenced(reference: str, root: Schema) -> Schema:
@@ -50,4 +57,7 @@ def _of_type(schema: Schema, prompt: str, root: Schema) -> Any:
     if kind in ("integer", "number"):
         found = NUMBER.search(prompt)
         return int(found.group()) if found else schema.get("minimum", 1)
-    return {"boolean": True, "null": None}.get(kind, WORD)
+    if kind == "string":
+        quoted = QUOTED.search(prompt)
+        return quoted.group(1) if quoted else WORD
+    return {"boolean": True, "null": None}[kind]

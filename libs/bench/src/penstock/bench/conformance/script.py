@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from penstock.bench.conformance.schema_values import value_of
+from penstock.bench.conformance.schema_values import object_named_in, value_of
 
 Ending = Literal["stop", "length", "stop_sequence", "tools", "refusal"]
 STATUS = re.compile(r"status (4\d\d|5\d\d)")
@@ -38,7 +38,7 @@ class Question:
         tools: the parameters of each tool by its name.
         may_call: whether tools may be called.
         required: the tool that must be called; empty for any.
-        form: the schema of the answer; None for text.
+        form: the schema of the answer, empty for any JSON object; None for text.
         stops: texts that end the answer.
         max_words: the answer's largest length; 0 for none.
         thinks: whether thinking is asked for.
@@ -107,7 +107,8 @@ def _calls(question: Question) -> tuple[tuple[str, Json], ...]:
 
 def _text(question: Question) -> str:
     if question.form is not None:
-        return json.dumps(value_of(question.form, question.prompt))
+        schema, prompt = question.form, question.prompt
+        return json.dumps(value_of(schema, prompt) if schema else object_named_in(prompt))
     seen = f" I see {question.images} image(s)." if question.images else ""
     return f"You said: {question.prompt or 'nothing'}.{seen}"
 
