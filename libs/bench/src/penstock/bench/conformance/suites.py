@@ -43,6 +43,9 @@ SUITES = (
     ),
     Suite("anthropic", ("test_anthropic_errors.py", "test_anthropic_messages.py")),
     Suite("langchain", ("test_langchain_anthropic.py", "test_langchain_openai.py")),
+    Suite("agents", ("test_agents.py",)),
+    Suite("ai-sdk", ("test_ai_sdk.py",)),
+    Suite("examples", ("test_examples.py",)),
     Suite(
         "openai-python",
         (
