@@ -93,7 +93,7 @@ def _content(reply: Reply) -> list[Json]:
 
 
 def _events(message: Json, reply: Reply) -> Iterator[Json]:
-    begun = {"content": [], "stop_reason": None, "stop_sequence": None}
+    begun: Json = {"content": [], "stop_reason": None, "stop_sequence": None}
     yield {"type": "message_start", "message": {**message, **begun}}
     yield {"type": "ping"}
     for index, block in enumerate(message["content"]):

@@ -18,7 +18,7 @@ class SuiteRun:
 
     Attributes:
         suite: its name.
-        campaign: when the campaign began, ISO 8601.
+        began: when its campaign began, ISO 8601.
         commit: of the repository.
         run: cases that were run.
         failed: of these, those that failed; a case that was skipped without a listed reason and a
@@ -29,7 +29,7 @@ class SuiteRun:
     """
 
     suite: str
-    campaign: str
+    began: str
     commit: str
     run: int
     failed: int
@@ -45,8 +45,8 @@ def append(path: Path, run: SuiteRun) -> None:
         file.write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
 
 
-def latest_campaign(path: Path) -> list[SuiteRun]:
-    """The last run of each suite of the last campaign; none where there is no log.
+def latest(path: Path) -> list[SuiteRun]:
+    """The last run of each suite; none where there is no log.
 
     Raises:
         ValueError: a line is not a run.
@@ -58,14 +58,11 @@ def latest_campaign(path: Path) -> list[SuiteRun]:
         runs = [SuiteRun(**json.loads(line)) for line in lines if line.strip()]
     except TypeError as error:
         raise ValueError(f"{path}: a line is not a suite's run ({error})") from None
-    last = max((run.campaign for run in runs), default="")
-    return [run for run in runs if run.campaign == last]
+    return list({run.suite: run for run in runs}.values())
 
 
-def figures(runs: Sequence[SuiteRun]) -> dict[str, int]:
-    """What a campaign says: the cases that need no checkout, and failures of all; none without a
-    campaign.
-    """
+def campaign_figures(runs: Sequence[SuiteRun]) -> dict[str, int]:
+    """The cases that need no checkout, and failures of all; none where nothing was run."""
     if not runs:
         return {}
     return {

@@ -16,7 +16,7 @@ def question_of(body: Json) -> Question:
     """The request."""
     last = body["messages"][-1]
     parts = _parts(last.get("content"))
-    choice = body.get("tool_choice")
+    choice: Any = body.get("tool_choice")
     functions = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
     stops = body.get("stop") or []
     return Question(
@@ -110,10 +110,9 @@ def _deltas(reply: Reply) -> list[Json]:
     field = "refusal" if reply.ending == "refusal" else "content"
     deltas += [{field: word} for word in reply.words]
     for number, (name, arguments) in enumerate(reply.calls):
-        function = _function(name, arguments)
-        text = function["arguments"]
-        begun = {"id": _call_id(number), "type": "function", "function": {**function}}
-        begun["function"]["arguments"] = ""
+        text = json.dumps(arguments)
+        function = {"name": name, "arguments": ""}
+        begun = {"id": _call_id(number), "type": "function", "function": function}
         pieces = [text[:4], text[4:]]
         deltas.append({"tool_calls": [{"index": number, **begun}]})
         deltas += [

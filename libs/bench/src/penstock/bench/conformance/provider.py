@@ -7,6 +7,9 @@ from penstock.bench.conformance.script import refused_with, reply_to
 from penstock.testkit import scripted_answers
 from penstock.testkit.raw_upstream import RawAnswer, RawRequest, RawUpstream, whole
 
+CHATS = (openai_wire.question_of, openai_wire.refusal, openai_wire.answer)
+MESSAGES = (anthropic_wire.question_of, anthropic_wire.refusal, anthropic_wire.answer)
+
 
 def scripted_provider() -> RawUpstream:
     """The provider, an async context manager."""
@@ -21,7 +24,7 @@ def _answer(request: RawRequest) -> RawAnswer:
         return whole(scripted_answers.ranking(body))
     if body is None:
         return openai_wire.models([])
-    wire = anthropic_wire if path.endswith("/messages") else openai_wire
-    question = wire.question_of(body)
+    read, refusal, answer = MESSAGES if path.endswith("/messages") else CHATS
+    question = read(body)
     status = refused_with(question)
-    return wire.refusal(status) if status else wire.answer(body, reply_to(question))
+    return refusal(status) if status else answer(body, reply_to(question))
