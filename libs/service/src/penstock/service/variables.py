@@ -167,7 +167,6 @@ TOOLS = frozenset(
         "limiter_admin",
         "model",
         "node_tools",
-        "openai_openapi",
         "openai_python",
         "providers",
         "router_keys",
