@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,14 @@ SUITE_S = 900.0
 """A suite that takes longer is ended."""
 
 
+@dataclass(frozen=True)
+class Campaign:
+    """When it began, ISO 8601, and the commit that was checked out then."""
+
+    began: str
+    commit: str
+
+
 async def run_campaign(home: Path, only: Collection[str] = ()) -> AsyncIterator[SuiteRun]:
     """How each suite went; suites without a checkout are left out.
 
@@ -26,13 +35,13 @@ async def run_campaign(home: Path, only: Collection[str] = ()) -> AsyncIterator[
         home: the folder with the built models.
         only: names of suites; all where it is empty.
     """
-    began = datetime.now(UTC).isoformat(timespec="seconds")
+    campaign = Campaign(datetime.now(UTC).isoformat(timespec="seconds"), _commit())
     suites = [suite for suite in SUITES if not only or suite.name in only]
     async with running_gateway(home, *_models_of(os.environ)) as gateway:
         for suite in suites:
             folder = suite.folder(os.environ)
             if folder is not None:
-                yield await _run(suite, folder, gateway, began)
+                yield await _run(suite, folder, gateway, campaign)
 
 
 def _models_of(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -47,7 +56,9 @@ def _models_of(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
     return openai, [name for name in anthropic if name not in openai]
 
 
-async def _run(suite: Suite, folder: Path, gateway: Mapping[str, str], began: str) -> SuiteRun:
+async def _run(
+    suite: Suite, folder: Path, gateway: Mapping[str, str], campaign: Campaign
+) -> SuiteRun:
     with tempfile.TemporaryDirectory() as reports:
         report = Path(reports) / "report.xml"
         child = await asyncio.create_subprocess_exec(
@@ -61,8 +72,8 @@ async def _run(suite: Suite, folder: Path, gateway: Mapping[str, str], began: st
         cases = read_report(report)
     return SuiteRun(
         suite.name,
-        began,
-        _commit(),
+        campaign.began,
+        campaign.commit,
         cases.run,
         len(cases.failures),
         cases.failures,
