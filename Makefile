@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CORES ?= logical
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards audit licences clean
+.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh conformance peers xds standards audit licences clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ bench: setup model ## run all benchmarks and write docs/benchmarks/; DATA=folder
 fresh: setup ## run both documented commands in fresh clones and log how they went
 	@$(PY) -m penstock.bench.fresh
 
+conformance: setup model ## run unmodified clients against a gateway and log how they went
+	@scripts/conformance
+	@$(PY) -m penstock.bench.conformance
+
 peers: ## make .venv-peers with what benchmarks compare with
 	@scripts/peers
 
@@ -79,4 +83,5 @@ standards: ## get a Prometheus and Node's OpenTelemetry exporters, for tests aga
 	@scripts/standards
 
 clean: ## remove what the targets made, except the models and data in .penstock/
-	@rm -rf $(VENV) .venv-peers .venv-peers-litellm .venv-xds .prometheus node_modules $(CACHES)
+	@rm -rf $(VENV) .venv-peers .venv-peers-litellm .venv-conformance .venv-xds .prometheus \
+	  node_modules tests/conformance/node/node_modules $(CACHES)

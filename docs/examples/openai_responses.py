@@ -16,11 +16,19 @@ MODEL = os.environ.get("PENSTOCK_MODEL", "SmolLM2-135M-Instruct")
 with openai.OpenAI(base_url=f"{ADDRESS}/v1", api_key=KEY) as client:
     first = client.responses.create(model=MODEL, input="Where is Paris?", max_output_tokens=40)
     print(first.output_text)
-    with client.responses.stream(
-        model=MODEL, input="And Rome?", previous_response_id=first.id, max_output_tokens=40
-    ) as stream:
-        second = stream.get_final_response()
-    print(second.output_text)
+    events = client.responses.create(
+        model=MODEL,
+        input="And Rome?",
+        previous_response_id=first.id,
+        max_output_tokens=40,
+        stream=True,
+    )
+    for event in events:
+        if event.type == "response.output_text.delta":
+            print(event.delta, end="", flush=True)
+        elif event.type in ("response.completed", "response.incomplete"):
+            second = event.response  # Incomplete: the length came before the end.
+            print()
     items = client.responses.input_items.list(second.id)
     print(f"{len(items.data)} items before it")
     client.responses.delete(second.id)

@@ -7,6 +7,10 @@ rounds; a figure is the median over the rounds. What the edge adds is measured a
 that do not wait for each other, against the provider asked directly, and divided by the p50 of a
 bare gRPC echo under the same load. `sse_cpu_vs_json` is the CPU time of all of Penstock's processes
 for one chunk of a stream, divided by the time to parse that chunk's JSON.
+
+`conformance_run` and `conformance_failed` sum the last run of each suite of `make conformance`,
+which runs unmodified clients and appends to `docs/benchmarks/conformance.jsonl`: cases that need no
+checkout, and failures of all.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from penstock.bench.conformance.log import LOG, SuiteRun, campaign_figures, latest
 from penstock.bench.edge import litellm, rounds
 from penstock.bench.edge.http_client import HttpClient
 from penstock.bench.edge.penstock_side import PenstockSide, penstock
@@ -34,6 +39,8 @@ from penstock.service.program import loop_factory
 ROUNDS, QUICK_ROUNDS = 7, 1
 ROUND_S, QUICK_ROUND_S = 4.0, 0.5
 BOUNDS = {
+    "conformance_run": Bound(">=", 100),
+    "conformance_failed": Bound("<=", 0),
     "vs_litellm_rps_cached": Bound(">=", 10),
     "vs_litellm_rps_uncached": Bound(">=", 6),
     "p50_vs_litellm": Bound("<=", 0.2),
@@ -50,17 +57,20 @@ Sides = list[dict[str, Side]]
 
 def run(options: Options) -> Result:
     """Measure."""
+    clients = latest(LOG)
     with (
         echo_process() as echo,
         provider_process() as provider,
         tempfile.TemporaryDirectory(prefix="penstock-edge-") as folder,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        figures, sides = runner.run(_measure(Path(folder), provider, echo.bare, options.quick))
-    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
+        measured, sides = runner.run(_measure(Path(folder), provider, echo.bare, options.quick))
+    measured = {**campaign_figures(clients), **measured}
+    bounds = {name: bound for name, bound in BOUNDS.items() if name in measured}
     context = {"callers": rounds.CALLERS, "rounds": len(sides), "data": "short chats"}
     notes = () if litellm.program() else ("LiteLLM's proxy is not installed: `make peers`.",)
-    return Result(figures, bounds, context, (_table(sides),), (), notes)
+    tables = (_table(sides), *([_conformance_table(clients)] if clients else []))
+    return Result(measured, bounds, context, tables, (), notes)
 
 
 async def _measure(
@@ -155,6 +165,14 @@ def _added_figures(added: Sequence[Opened]) -> Figures:
 
 def _median(values: Sequence[T], of: Callable[[T], float]) -> float:
     return statistics.median(of(value) for value in values)
+
+
+def _conformance_table(runs: Sequence[SuiteRun]) -> Table:
+    columns = ("suite", "run", "failed", "left out with a reason", "commit")
+    rows = tuple(
+        (run.suite, run.run, run.failed, sum(run.left_out.values()), run.commit) for run in runs
+    )
+    return Table("Unmodified clients", columns, rows)
 
 
 def _table(sides: Sides) -> Table:

@@ -30,7 +30,11 @@ def completion(result: pb.GenerateResult, usage: common_pb2.Usage, identity: Ide
         "index": 0,
         "message": _message(message),
         "logprobs": logprobs_of(result.logprobs) if result.logprobs else None,
-        "finish_reason": finish_of(result.finish_reason, has_calls=bool(message.tool_calls)),
+        "finish_reason": finish_of(
+            result.finish_reason,
+            has_calls=bool(message.tool_calls),
+            has_refusal=bool(message.refusal),
+        ),
     }
     head = {**head_of(identity), "object": "chat.completion"}
     return orjson.dumps({**head, "choices": [choice], "usage": usage_of(usage)})
@@ -47,10 +51,13 @@ def head_of(identity: Identity) -> Json:
 
 
 @pure
-def finish_of(reason: pb.FinishReason, *, has_calls: bool) -> str:
+def finish_of(reason: pb.FinishReason, *, has_calls: bool, has_refusal: bool) -> str:
     """Why an answer ended. One that asks for calls ended for them, whatever the provider said:
-    clients look at nothing else.
+    clients look at nothing else. A refusal that the provider gave no words of its own for would
+    look like an answer, so it is `content_filter`.
     """
+    if reason == pb.FINISH_REASON_REFUSED and not has_refusal:
+        return "content_filter"
     stopped = reason in (pb.FINISH_REASON_STOP, pb.FINISH_REASON_UNSPECIFIED)
     return "tool_calls" if has_calls and stopped else FINISHES[reason]
 

@@ -26,7 +26,7 @@ class ChunkEvents:
     def __init__(self, identity: Identity, *, shows_usage: bool) -> None:
         self._head = {**head_of(identity), "object": "chat.completion.chunk"}
         self._shows_usage = shows_usage
-        self._has_calls = False
+        self._has_calls = self._has_refusal = False
         self._before, self._after = self._template()
 
     def _template(self) -> tuple[bytes, bytes]:
@@ -62,6 +62,7 @@ class ChunkEvents:
             logprobs = logprobs_of(chunk.logprobs)
             frames += self._frame({"content": chunk.delta}, logprobs=logprobs)
         if chunk.refusal:
+            self._has_refusal = True
             frames += self._frame({"refusal": chunk.refusal})
         if chunk.tool_calls:
             self._has_calls = True
@@ -75,7 +76,9 @@ class ChunkEvents:
         return self._frame({"reasoning_content": text}) if text else b""
 
     def _finished(self, chunk: pb.GenerateChunk) -> bytes:
-        finish = finish_of(chunk.finish_reason, has_calls=self._has_calls)
+        finish = finish_of(
+            chunk.finish_reason, has_calls=self._has_calls, has_refusal=self._has_refusal
+        )
         return self._frame(extra_of(chunk.extra_json), finish)
 
     def end(self, usage: common_pb2.Usage) -> bytes:

@@ -1,0 +1,1 @@
+"""Unmodified clients against the HTTP edge: which cases were run, failed, left out and why."""
