@@ -208,6 +208,25 @@ async def test_a_call_that_would_wait_past_its_deadline_is_refused(rig: Rig) -> 
     assert fault.message == "shed: the queue is longer than the time left"
 
 
+async def test_an_urgent_call_is_not_refused_for_what_it_goes_before(rig: Rig) -> None:
+    rig.all_do(Behaviour.HANGS)
+    low = [
+        asyncio.ensure_future(fault_of(rig.embed(priority=common_pb2.PRIORITY_LOW)))
+        for _ in range(20)
+    ]
+    await eventually(lambda: sum(member.own for member in fleet_of(rig).members) == 20)
+    rig.all_do(Behaviour.ANSWERS)
+    fleet_of(rig).service_s = 1.0
+    fleet_of(rig).forget_refresh()
+    refused = await fault_of(rig.embed(priority=common_pb2.PRIORITY_LOW, timeout_s=2))
+    assert refused.reason is Reason.SHED
+    answer = await rig.embed(priority=common_pb2.PRIORITY_HIGH, timeout_s=2)
+    assert answer.embeddings
+    for each in low:
+        each.cancel()
+    await asyncio.wait(low)
+
+
 async def test_a_cancel_of_a_run_reaches_its_calls(rig: Rig) -> None:
     rig.all_do(Behaviour.HANGS)
     calls = [asyncio.ensure_future(fault_of(rig.embed(run_id="r9"))) for _ in range(2)]

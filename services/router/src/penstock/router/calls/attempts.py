@@ -31,7 +31,7 @@ from penstock.router.routing.fleet import Member
 from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
-from penstock.rpc.call import Call
+from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.clock import Clock
@@ -120,7 +120,7 @@ class Attempts:
         self, state: CallState, target: Target, resumed: str
     ) -> AsyncGenerator[Served, None]:
         """One instance's pieces; `resumed` is what others have said before it."""
-        request, member, began = state.request, target.chosen.member, self._begin(target)
+        request, member, began = state.request, target.chosen.member, self._begin(state, target)
         done, fault = False, None
         try:
             instance, call = self._registry.registered[member.id], self._try_call(state)
@@ -251,7 +251,7 @@ class Attempts:
         return hedge.second
 
     async def _try(self, state: CallState, target: Target) -> Served:
-        began, done, fault = self._begin(target), False, None
+        began, done, fault = self._begin(state, target), False, None
         instance = self._registry.registered[target.chosen.member.id]
         try:
             computed = await self._backends.compute(instance, state.request, self._try_call(state))
@@ -273,15 +273,17 @@ class Attempts:
         answer = Answer(now, now - began, away_s)
         target.strategy.answered(target.chosen.member, target.fleet, answer)
 
-    def _begin(self, target: Target) -> float:
-        now = self._clock.monotonic()
-        target.fleet.begin(target.chosen.member, now)
+    def _begin(self, state: CallState, target: Target) -> float:
+        now, member = self._clock.monotonic(), target.chosen.member
+        target.fleet.begin(member, now)
+        member.own_by_priority[state.call.priority or NORMAL] += 1
         return now
 
     def _end(
         self, state: CallState, target: Target, began: float, fault: Fault | None, *, answered: bool
     ) -> None:
         now, member, fleet = self._clock.monotonic(), target.chosen.member, target.fleet
+        member.own_by_priority[state.call.priority or NORMAL] -= 1
         if answered:
             fleet.succeed(member, now, now - began)
         elif fault is None:
