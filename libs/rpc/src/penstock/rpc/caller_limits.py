@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from penstock.rpc.errors import exhausted
+from penstock.service.large_blocks import LARGE_BYTES, collect_soon
 
 RETRY_AFTER_S = 0.1
 
@@ -23,7 +24,7 @@ class CallerLimits:
 
     calls: int = 1024
     """Calls and items in flight."""
-    request_bytes: int = 8 << 20
+    request_bytes: int = 6 << 20
     """Bytes of their requests, together."""
     receiving: int = 2
     """Requests of plain calls that are being received."""
@@ -71,6 +72,8 @@ class CallerShare:
         """A call has ended."""
         self.calls -= 1
         self.request_bytes -= request_bytes
+        if request_bytes >= LARGE_BYTES:
+            collect_soon()
 
     @contextmanager
     def stream(self) -> Iterator[None]:

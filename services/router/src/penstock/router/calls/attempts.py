@@ -32,7 +32,7 @@ from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import NORMAL, Call
-from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.errors import Fault, released, unavailable
 from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.clock import Clock
 
@@ -92,6 +92,7 @@ class Attempts:
                 return await self._hedged(state, target)
             except Fault as fault:
                 await self._go_on(state, fault)
+                released(fault)  # which knew the try's frames, and with them the request
 
     async def stream(self, state: CallState) -> AsyncGenerator[Served, None]:
         """As `compute`, piece by piece.
@@ -115,6 +116,7 @@ class Attempts:
                     await self._resume(state, fault, delivered, task)
                 else:
                     await self._go_on(state, fault)
+                released(fault)
 
     async def _try_stream(
         self, state: CallState, target: Target, resumed: str
@@ -144,6 +146,7 @@ class Attempts:
             raise fault from None
         finally:
             self._end(state, target, began, fault, answered=done)
+            fault = None
 
     async def _resume(
         self, state: CallState, fault: Fault, delivered: Delivered, task: inference_pb2.Task
@@ -223,12 +226,11 @@ class Attempts:
 
     def _settle_hedge(self, state: CallState, hedge: Hedge[Served]) -> None:
         """Settle the hold of the try that was not needed, and keep the other one's."""
-        if hedge.admitted is None:
-            return
-        if hedge.won:
+        if hedge.admitted is not None and hedge.won:
             self._holds.took(state, hedge.admitted, spent_by(state, hedge.first_error))
-        else:
+        elif hedge.admitted is not None:
             self._holds.let_go(hedge.admitted, spent_by(state, hedge.second_error))
+        hedge.first_error = hedge.second = None
 
     def _second(self, state: CallState, hedge: Hedge[Served]) -> asyncio.Task[Served] | None:
         """A hedge on another instance, when one is ready and the budgets allow."""
@@ -261,6 +263,7 @@ class Attempts:
             raise fault from None
         finally:
             self._end(state, target, began, fault, answered=done)
+            fault = None  # which knows this frame, and with it the request: see `released`
         self._learn(target, began, computed)
         return Served(computed.result, self._served(state, target, computed), computed.batch)
 
