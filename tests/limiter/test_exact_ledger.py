@@ -259,6 +259,16 @@ async def test_a_hold_grows_only_by_what_is_left(limiters: Limiters) -> None:
     assert await differing(limiter) == []
 
 
+async def test_a_hold_of_an_earlier_window_grows_in_none(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(window="minute", **OPEN_MONTH)
+    await limiters.clock.advance(30)
+    await reserve(limiter, 300, fence=0)
+    await limiters.clock.advance(35)
+    assert await extend(limiter, 400) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 0)
+    assert await differing(limiter) == []
+
+
 async def test_a_try_that_was_superseded_cannot_enlarge_the_hold_of_the_next(
     limiters: Limiters,
 ) -> None:
