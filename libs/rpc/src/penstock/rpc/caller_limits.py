@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from penstock.rpc.errors import exhausted
+from penstock.rpc.slow_readers import SLOW_READER_S
 from penstock.service.large_blocks import LARGE_BYTES, collect_soon
 
 RETRY_AFTER_S = 0.1
@@ -30,6 +31,8 @@ class CallerLimits:
     """Requests of plain calls that are being received."""
     streams: int = 64
     """Item streams."""
+    slow_reader_s: float = SLOW_READER_S
+    """How long the reader of a stream may take nothing while something waits to be taken."""
 
 
 DEFAULT_LIMITS = CallerLimits()
