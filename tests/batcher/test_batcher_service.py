@@ -169,9 +169,7 @@ async def test_a_models_own_knobs_stand_beside_the_default(peer: Peer) -> None:
         (pb.Knobs(queue_policies=[pb.QueuePolicy(priority=0)]), "knobs.queue_policies.priority"),
         (
             pb.Knobs(
-                queue_policies=[
-                    pb.QueuePolicy(priority=3, default_timeout_microseconds=2**64 - 1)
-                ]
+                queue_policies=[pb.QueuePolicy(priority=3, default_timeout_microseconds=2**64 - 1)]
             ),
             "knobs.queue_policies.high.default_timeout_microseconds",
         ),
