@@ -338,11 +338,12 @@ def test_under_overload_the_newest_is_first_until_the_wait_falls() -> None:
     queue = FairQueue()
     for number in range(5):
         queue.push(work_item(number, arrived_s=float(number), deadline_s=100.0 + number))
+    urgent = work_item(9, CRITICAL, arrived_s=10.0)
     for now in (10.0, 10.3, 10.6):
-        queue.codel.observe(1.0, now)
-    assert queue.codel.overloaded
+        queue.observe_wait(work_item(8, arrived_s=now - 1.0), now)
+        queue.observe_wait(urgent, 10.0)  # another class is none the worse for it
     assert next(queue.in_order(1)).id == 4
-    queue.codel.observe(0.01, 10.7)
+    queue.observe_wait(work_item(8, arrived_s=10.69), 10.7)
     assert next(queue.in_order(1)).id == 0
 
 

@@ -89,6 +89,8 @@ class _ClassFlow:
     tenants: dict[str, _TenantFlow] = field(default_factory=dict)
     rows: int = 0
     tokens: int = 0
+    codel: CoDel = field(default_factory=CoDel)
+    """Of each class its own: where the urgent are served at once, the others may be overloaded."""
 
 
 class FairQueue:
@@ -101,7 +103,6 @@ class FairQueue:
         strict: bool = False,
     ) -> None:
         self.strict = strict
-        self.codel = CoDel()
         self._classes = {
             priority: _ClassFlow(weight, burst_credits.get(priority, 0.0))
             for priority, weight in weights.items()
@@ -179,6 +180,10 @@ class FairQueue:
             default=None,
         )
 
+    def observe_wait(self, item: WorkItem, now: float) -> None:
+        """Record that an item is served now."""
+        self._classes[item.priority].codel.observe(now - item.arrived_s, now)
+
     def configure(self, weights: Mapping[int, float], strict: bool) -> None:
         """Change the weights and the order between classes, for what waits already too."""
         self.strict = strict
@@ -246,7 +251,7 @@ class FairQueue:
         for flow in self._class_order():
             backlogged = [tenant for tenant in flow.tenants.values() if tenant.tokens]
             for tenant in sorted(backlogged, key=lambda tenant: tenant.tag):
-                for item in self._tenant_order(tenant, left):
+                for item in self._tenant_order(tenant, left, newest_first=flow.codel.overloaded):
                     yield item
                     left -= 1
                     if not left:
@@ -266,10 +271,12 @@ class FairQueue:
         behind.sort(key=lambda flow: flow.tag)
         return behind + [flow for flow in by_urgency if flow not in behind]
 
-    def _tenant_order(self, tenant: _TenantFlow, max_items: int) -> list[WorkItem]:
+    def _tenant_order(
+        self, tenant: _TenantFlow, max_items: int, *, newest_first: bool
+    ) -> list[WorkItem]:
         """A tenant's items: by run and deadline, or newest first while overloaded."""
         waiting = [entry for entry in tenant.heap if entry[-1].id in self._items]
-        if self.codel.overloaded:
+        if newest_first:
             newest = heapq.nlargest(
                 max_items, waiting, key=lambda entry: (entry[-1].arrived_s, entry[2])
             )
