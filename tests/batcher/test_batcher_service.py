@@ -168,6 +168,12 @@ async def test_a_models_own_knobs_stand_beside_the_default(peer: Peer) -> None:
         (pb.Knobs(max_batch_ms=-1), "knobs.max_batch_ms"),
         (pb.Knobs(queue_policies=[pb.QueuePolicy(priority=0)]), "knobs.queue_policies.priority"),
         (
+            pb.Knobs(
+                queue_policies=[pb.QueuePolicy(priority=3, default_timeout_microseconds=2**64 - 1)]
+            ),
+            "knobs.queue_policies.high.default_timeout_microseconds",
+        ),
+        (
             pb.Knobs(queue_policies=[pb.QueuePolicy(priority=1, weight=-1)]),
             "knobs.queue_policies.low.weight",
         ),

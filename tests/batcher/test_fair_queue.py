@@ -275,6 +275,42 @@ def test_a_backlogged_flow_waits_a_bounded_number_of_tokens(
     assert served_before < bound
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 20)), max_size=40),
+    st.integers(0, 20),
+    st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 20)),
+)
+def test_what_is_ahead_of_a_newcomer_is_what_is_served_before_it(
+    waiting: list[tuple[int, int, int]],
+    served_first: int,
+    newcomer: tuple[int, int, int],
+) -> None:
+    """Within one item of each class and tenant; some of what waits is served before it comes."""
+    queue = FairQueue()
+    for number, (priority, tenant, tokens) in enumerate(waiting, 1):
+        queue.push(work_item(number, priority, f"t{tenant}", tokens))
+    for _ in range(min(served_first, len(queue))):
+        serve_next(queue)
+    priority, tenant, tokens = newcomer
+    item = work_item(0, priority, f"t{tenant}", tokens)
+    predicted = queue.share_ahead(item) * queue.tokens.get("m", 0)
+    queue.push(item)
+    order = [served.id for served in serve_all(queue)]
+    sizes = {number: tokens for number, (_, _, tokens) in enumerate(waiting, 1)}
+    ahead = sum(sizes[number] for number in order[: order.index(0)])
+    assert abs(ahead - predicted) <= 20 * (3 + 3)
+
+
+def test_in_strict_order_the_more_urgent_and_who_lacks_its_share_are_ahead() -> None:
+    queue = FairQueue(strict=True)
+    for number, priority in enumerate(PRIORITIES):
+        queue.push(work_item(number, priority))
+    shares = [queue.share_ahead(work_item(9, priority)) for priority in PRIORITIES]
+    assert shares == [1.0, 0.75, 0.5, 0.25]
+    serve_next(queue)  # the critical one: the others have had less than their share
+    assert queue.share_ahead(work_item(9, HIGH)) > 1 / 3
+
+
 @pytest.mark.parametrize(("wait_ms", "in_time"), [(0, True), (80, True), (95, False)])
 def test_a_predicted_wait_beyond_the_deadline_is_seen(wait_ms: float, in_time: bool) -> None:
     assert work_item(0, deadline_s=0.09).can_begin_in_time(0.0, wait_ms) is in_time
@@ -302,11 +338,12 @@ def test_under_overload_the_newest_is_first_until_the_wait_falls() -> None:
     queue = FairQueue()
     for number in range(5):
         queue.push(work_item(number, arrived_s=float(number), deadline_s=100.0 + number))
+    urgent = work_item(9, CRITICAL, arrived_s=10.0)
     for now in (10.0, 10.3, 10.6):
-        queue.codel.observe(1.0, now)
-    assert queue.codel.overloaded
+        queue.observe_wait(work_item(8, arrived_s=now - 1.0), now)
+        queue.observe_wait(urgent, 10.0)  # another class is none the worse for it
     assert next(queue.in_order(1)).id == 4
-    queue.codel.observe(0.01, 10.7)
+    queue.observe_wait(work_item(8, arrived_s=10.69), 10.7)
     assert next(queue.in_order(1)).id == 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import pytest
@@ -247,6 +248,24 @@ async def test_a_predicted_late_answer_is_refused(
     with pytest.raises(Fault, match="predicted") as caught:
         await submit(queue, deadline_s=1.0)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("newcomer", [{"priority": CRITICAL}, {"tenant": "quiet"}])
+async def test_only_what_is_served_before_a_request_counts_as_its_wait(
+    instance: GatedInstance, clock: FakeClock, newcomer: dict[str, Any]
+) -> None:
+    queue = queue_of(instance, clock)
+    await learn_high_cost(queue, instance)
+    instance.gate.clear()
+    ahead = [submit(queue) for _ in range(6)]
+    await run_until_blocked(clock)
+    with pytest.raises(Fault, match="predicted"):
+        await submit(queue, deadline_s=10.0)
+    admitted = submit(queue, deadline_s=10.0, **newcomer)
+    await run_until_blocked(clock)
+    assert not admitted.done()
+    instance.gate.set()
+    await asyncio.gather(*ahead, admitted)
 
 
 async def test_an_idle_instance_is_tried_again_so_that_a_wrong_cost_corrects_itself(

@@ -45,6 +45,14 @@ async def commit(limiter: Limiter, cost: int, fence: int, hold_id: str = "job") 
     return settled
 
 
+async def extend(limiter: Limiter, cost: int, fence: int = 0, hold_id: str = "job") -> int:
+    """Enlarge a hold; returns the verdict."""
+    amount = pb.Amount(requests=1, microusd=cost)
+    request = pb.ExtendRequest(hold_id=hold_id, amount=amount, fence=fence)
+    verdict: int = (await limiter.service.Extend(request, limiter.caller)).decision.verdict
+    return verdict
+
+
 async def differing(limiter: Limiter) -> list[str]:
     counters: list[str] = (await limiter.store.verify("acme"))[1]
     return counters
@@ -238,6 +246,39 @@ async def test_a_try_whose_hold_expired_is_charged_only_for_what_the_next_one_sp
     await limiters.clock.advance(3_000)
     await commit(limiter, 500, fence=1)  # the first try wakes up
     assert await limiter.usage() == (320, 0)
+
+
+async def test_a_hold_grows_only_by_what_is_left(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await reserve(limiter, 600, fence=0, hold_id="a")
+    await reserve(limiter, 300, fence=0, hold_id="b")
+    assert await extend(limiter, 700, hold_id="a") == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 1_000)
+    assert await extend(limiter, 301, hold_id="b") == pb.VERDICT_BUDGET_EXHAUSTED
+    assert await limiter.usage() == (0, 1_000)
+    assert await differing(limiter) == []
+
+
+async def test_a_hold_of_an_earlier_window_grows_in_none(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(window="minute", **OPEN_MONTH)
+    await limiters.clock.advance(30)
+    await reserve(limiter, 300, fence=0)
+    await limiters.clock.advance(35)
+    assert await extend(limiter, 400) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 0)
+    assert await differing(limiter) == []
+
+
+async def test_a_try_that_was_superseded_cannot_enlarge_the_hold_of_the_next(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await reserve(limiter, 300, fence=1)
+    await reserve(limiter, 300, fence=2)
+    assert await extend(limiter, 400, fence=1) == pb.VERDICT_SUPERSEDED
+    assert await limiter.usage() == (0, 300)
+    assert await extend(limiter, 400, fence=2) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 400)
 
 
 async def test_a_refused_try_frees_what_the_one_before_held(limiters: Limiters) -> None:

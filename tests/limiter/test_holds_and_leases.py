@@ -243,6 +243,16 @@ async def test_a_renewed_lease_is_booked_and_filled_up_and_repeating_books_nothi
         assert await limiter.usage() == (150, 200)
 
 
+async def test_a_lease_on_a_budget_that_is_nearly_spent_grows_no_more(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(adaptive=False)
+    await limiter.lease("l", 900)
+    await limiter.reserve("a", 750)
+    assert (await limiter.renew_lease("l", 50, 200)).granted.microusd == 150
+    assert await limiter.usage() == (50, 900)
+
+
 async def test_a_returned_lease_gives_back_what_it_holds(limiters: Limiters) -> None:
     limiter = limiters.with_budget()
     await limiter.lease("l", 900)

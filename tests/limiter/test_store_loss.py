@@ -5,6 +5,7 @@ Callers do not wait for it, rules decide, and the ledger is right when the store
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.admin_service import AdminServicer
 from penstock.limiter.store.connection import HALF_LIFE_S, MIN_BATCHES, PER_CALL_S, Patience
+from penstock.limiter.store.errors import StoreLost
 from penstock.rpc.errors import Fault
 from penstock.testkit.eventually import eventually
 
@@ -50,6 +52,18 @@ async def test_calls_pass_a_hanging_store_by_open_rules_and_the_ledger_is_right_
     assert await limiter.usage() == (120, 0)
     _, differing = await limiter.store.verify("acme")
     assert differing == []
+
+
+async def test_verifying_a_ledger_waits_for_a_hanging_store_if_it_may(limiters: Limiters) -> None:
+    limiter = await quick_limiter(limiters, "closed")
+    await limiter.reserve("a", 100, 40)
+    async with await limiters.stopped_store():
+        with pytest.raises(StoreLost):
+            await limiter.store.verify("acme")
+        verifying = asyncio.create_task(limiter.store.verify("acme", wait_s=20.0))
+        await asyncio.wait([verifying], timeout=2 * PATIENCE_S)
+        assert not verifying.done()
+    assert await verifying == (1, [])
 
 
 async def test_a_call_that_a_hanging_store_refused_holds_nothing_after(limiters: Limiters) -> None:

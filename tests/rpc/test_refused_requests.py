@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.auth import Metadata
 from penstock.rpc.call import Call, Principal
+from penstock.rpc.caller_limits import DEFAULT_LIMITS, Callers
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, invalid
 from penstock.rpc.peers.stream import connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.large_blocks import LARGE_BYTES
+from penstock.testkit.eventually import eventually
 from penstock.testkit.instance import INFERENCE, EmptyInstance
 from penstock.testkit.server import serving
 
-MEGABYTE = 1 << 20
+MEGABYTE = 1_000_000
+"""Less than from where on the collector is called for."""
 CALLS = 20
 
 
@@ -84,3 +91,31 @@ async def test_refused_requests_are_not_kept(transport: str, no_collector: None)
             await refused()
         assert allocated() - before < CALLS // 4 * MEGABYTE
         await items.close()
+
+
+async def test_requests_that_could_not_be_sent_are_not_kept(
+    no_collector: None, tmp_path: Path
+) -> None:
+    peer = connect(f"unix:{tmp_path}/nobody", INFERENCE)
+    request = inference_pb2.ComputeRequest(model="x" * MEGABYTE)
+    before = allocated()
+    for _ in range(CALLS):
+        with pytest.raises(Fault):
+            await peer.call("Compute", request, Call(deadline_s=time.monotonic() + 5.0))
+    assert allocated() - before < CALLS // 4 * MEGABYTE
+    await peer.close()
+
+
+class Node:
+    """Part of a cycle."""
+
+
+async def test_after_a_large_request_cycles_are_collected(no_collector: None) -> None:
+    node = Node()
+    node.itself = node  # type: ignore[attr-defined]
+    kept = weakref.ref(node)
+    del node
+    share = Callers(DEFAULT_LIMITS).join("acme")
+    share.begin(LARGE_BYTES)
+    share.end(LARGE_BYTES)
+    await eventually(lambda: kept() is None)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from penstock.api.limiter.v1 import limiter_pb2 as pb
+from penstock.router.admission.lease import Lease, SpendPath
+from penstock.router.admission.leases import MAX_LEASES, Leases
+from penstock.router.admission.limiter_calls import LimiterCalls
+from penstock.router.admission.overdraft_journal import OverdraftJournal
 from penstock.router.stages import Spent
+from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
+from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
 from .conftest import CHAT, SHORT_TEXT, Limited, StartLimited, budget, call, receipt
@@ -31,6 +40,39 @@ async def test_a_path_without_rules_is_asked_for_once(start_limited: StartLimite
     for _ in range(3):
         await limited.admit(SHORT_TEXT)
     assert limited.peer.calls == ["GrantLease"]
+
+
+class Granting:
+    """A limiter that grants whatever is wanted."""
+
+    responds = True
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        if not isinstance(request, pb.GrantLeaseRequest):
+            return pb.ReturnLeaseResponse()
+        decision = pb.Decision(verdict=pb.VERDICT_ALLOWED)
+        return pb.GrantLeaseResponse(decision=decision, granted=request.wanted, ttl_ms=60_000)
+
+    def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        return None
+
+
+async def test_paths_beyond_the_number_of_leases_hold_for_themselves() -> None:
+    clock = FakeClock()
+    await clock.advance(1)
+    leases = Leases(LimiterCalls(Granting(), clock), clock, OverdraftJournal(None))
+
+    async def draw(number: int) -> Lease | None:
+        path, caller = SpendPath(Principal("acme"), f"model-{number}", 2), Call(Principal("acme"))
+        return await leases.draw_granted(path, caller, (1, 10, 0), unpriced=False, ends_s=1e9)
+
+    drawn = [await draw(number) for number in range(MAX_LEASES)]
+    assert None not in drawn
+    assert await draw(MAX_LEASES) is None
+    assert await draw(0) is not None, "a path that has a lease is served from it"
 
 
 async def test_a_call_is_let_go_on_at_once_where_a_lease_is_here(

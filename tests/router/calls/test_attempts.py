@@ -5,9 +5,11 @@ that are too long.
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.routing.fleet import Fleet
 from penstock.router.settings import RouterSettings
 from penstock.rpc.reasons import Reason
@@ -33,6 +35,27 @@ async def test_an_instance_that_is_down_is_left_for_another(rig: Rig) -> None:
         assert (await rig.embed()).receipt.route.instance_id == "b"
     assert failures(rig.routed)["a"] >= 1
     assert failures(rig.routed)["b"] == 0
+
+
+async def test_what_a_failed_try_carried_is_not_kept_until_the_collector_comes_by(
+    rig: Rig,
+) -> None:
+    await rig.embed()
+    rig.instances["a"].behaviour = Behaviour.IS_FULL
+    gc.collect()
+    gc.disable()
+    try:
+        before = requests_kept()
+        with rig.routed.occupied("b", requests=1):
+            answer = await rig.embed()
+        assert answer.receipt.route.attempts == 2
+        assert requests_kept() <= before
+    finally:
+        gc.enable()
+
+
+def requests_kept() -> int:
+    return sum(isinstance(each, ResolvedRequest) for each in gc.get_objects())
 
 
 async def test_what_one_queue_turns_away_another_may_take(rig: Rig) -> None:
@@ -206,6 +229,25 @@ async def test_a_call_that_would_wait_past_its_deadline_is_refused(rig: Rig) -> 
         fault = await fault_of(rig.embed(timeout_s=2))
     assert fault.reason is Reason.SHED
     assert fault.message == "shed: the queue is longer than the time left"
+
+
+async def test_an_urgent_call_is_not_refused_for_what_it_goes_before(rig: Rig) -> None:
+    rig.all_do(Behaviour.HANGS)
+    low = [
+        asyncio.ensure_future(fault_of(rig.embed(priority=common_pb2.PRIORITY_LOW)))
+        for _ in range(20)
+    ]
+    await eventually(lambda: sum(member.own for member in fleet_of(rig).members) == 20)
+    rig.all_do(Behaviour.ANSWERS)
+    fleet_of(rig).service_s = 1.0
+    fleet_of(rig).forget_refresh()
+    refused = await fault_of(rig.embed(priority=common_pb2.PRIORITY_LOW, timeout_s=2))
+    assert refused.reason is Reason.SHED
+    answer = await rig.embed(priority=common_pb2.PRIORITY_HIGH, timeout_s=2)
+    assert answer.embeddings
+    for each in low:
+        each.cancel()
+    await asyncio.wait(low)
 
 
 async def test_a_cancel_of_a_run_reaches_its_calls(rig: Rig) -> None:

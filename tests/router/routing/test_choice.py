@@ -297,6 +297,19 @@ def test_the_expected_wait_is_what_exceeds_the_slots_at_the_learned_speed(
     assert expected_wait_s(member("a", **changes)) == pytest.approx(wait_s)
 
 
+@pytest.mark.parametrize(
+    ("priority", "wait_s"),
+    [(1, 9 / 20), (2, 6 / 20), (3, 2 / 20), (4, 1 / 20)],
+)
+def test_the_less_urgent_let_a_request_pass(priority: int, wait_s: float) -> None:
+    """Nine in flight, of which three are another router's and taken to be like ours, but for an
+    urgent request, which does not wait for what may be less urgent.
+    """
+    queued = member("a", own=6, others=3.0, speed=20.0)
+    queued.own_by_priority = [0, 2, 2, 1, 1]
+    assert expected_wait_s(queued, priority) == pytest.approx(wait_s)
+
+
 def test_the_wait_in_the_router_is_that_of_the_calls_ahead_at_the_speed_of_all() -> None:
     known = fleet(
         member("a", concurrency=2, speed=3.0),

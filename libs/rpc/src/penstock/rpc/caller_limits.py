@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from penstock.rpc.errors import exhausted
+from penstock.rpc.slow_readers import SLOW_READER_S
+from penstock.service.large_blocks import LARGE_BYTES, collect_soon
 
 RETRY_AFTER_S = 0.1
 
@@ -23,12 +25,14 @@ class CallerLimits:
 
     calls: int = 1024
     """Calls and items in flight."""
-    request_bytes: int = 8 << 20
+    request_bytes: int = 6 << 20
     """Bytes of their requests, together."""
     receiving: int = 2
     """Requests of plain calls that are being received."""
     streams: int = 64
     """Item streams."""
+    slow_reader_s: float = SLOW_READER_S
+    """How long the reader of a stream may take nothing while something waits to be taken."""
 
 
 DEFAULT_LIMITS = CallerLimits()
@@ -71,6 +75,8 @@ class CallerShare:
         """A call has ended."""
         self.calls -= 1
         self.request_bytes -= request_bytes
+        if request_bytes >= LARGE_BYTES:
+            collect_soon()
 
     @contextmanager
     def stream(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
 from penstock.rpc.errors import (
     Fault,
     deadline_exceeded,
+    exhausted,
     invalid,
     released,
     to_rpc_status,
@@ -35,6 +36,7 @@ from penstock.rpc.errors import (
 )
 from penstock.rpc.item_session import Session
 from penstock.rpc.open_calls import OpenCall, OpenCalls
+from penstock.rpc.slow_readers import WatchedWriter
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
@@ -174,15 +176,24 @@ class EndpointHandlers:
         finally:
             self._leave(share, size)
 
-    def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[bytes]]:
-        async def serve(_: Any, context: Any) -> AsyncIterator[bytes]:
+    def _stream(self, rpc: Rpc) -> Callable[[Any, Any], Any]:
+        async def serve(_: Any, context: Any) -> None:
             failed: Fault | None = None
-            async with aclosing(self._pieces(rpc, context)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    if isinstance(piece, Fault):
-                        failed = piece
-                        break
-                    yield piece
+            slow_s = self._endpoint.limits.slow_reader_s
+            writer = WatchedWriter(context, slow_s)
+            try:
+                async with aclosing(self._pieces(rpc, context)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        if isinstance(piece, Fault):
+                            failed = piece
+                            break
+                        await writer.write(piece)
+            except asyncio.CancelledError:
+                if not writer.cancelled():
+                    raise
+                failed = exhausted(f"the stream is cut: nothing was taken for {slow_s:g} s")
+            finally:
+                writer.close()
             if failed is not None:
                 await _refuse(context, failed)
 

@@ -28,6 +28,7 @@ from penstock.rpc.errors import (
     to_item_status,
     unavailable,
 )
+from penstock.rpc.slow_readers import SLOW_READER_S
 from penstock.service.clock import Clock
 
 ITEM_WINDOW = 1024
@@ -43,8 +44,6 @@ MAX_UNTAKEN = 4 * ITEM_WINDOW
 """Results that wait for a peer that grants no credits; a stream with more is cut."""
 MAX_UNTAKEN_BYTES = 16 << 20
 """Their bytes from which on no item is started."""
-SLOW_READER_S = 30.0
-"""A peer that takes nothing for so long, while results wait, is cut."""
 
 ItemCall = Callable[[common_pb2.CallContext, float], Call]
 """Makes an item's call from its context: an internal endpoint believes it, a public one takes only

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import gc
 import sys
 
 LARGE_BYTES = 1 << 20
 """Blocks from this on are mapped each by itself."""
 M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
+YOUNG = 1
+"""Generations of the collector up to this one: a few milliseconds, whatever the process holds."""
+COLLECT_AFTER_S = 0.02
 
 
 def give_back_large_blocks() -> bool:
@@ -22,3 +27,12 @@ def give_back_large_blocks() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGE_BYTES))
+
+
+def collect_soon() -> None:
+    """Collect young garbage in a moment, because a large request has ended.
+
+    What has failed may be kept by a cycle of exceptions and frames until the collector comes by,
+    which counts objects, not bytes: ten failed requests of some megabytes are nothing to it.
+    """
+    asyncio.get_running_loop().call_later(COLLECT_AFTER_S, gc.collect, YOUNG)

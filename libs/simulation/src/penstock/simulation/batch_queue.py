@@ -123,7 +123,7 @@ class FairBatching(QueueDiscipline):
         batch = form_batch(self._fair_queue.in_order(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
             self._fair_queue.take(entry)
-            self._fair_queue.codel.observe(now_s - entry.arrived_s, now_s)
+            self._fair_queue.observe_wait(entry, now_s)
         return batch
 
 

@@ -330,15 +330,13 @@ class StoreModel(StreamCommands):
     def _zcard(self, key: str) -> int:
         return len(self._read(key, Scores))
 
-    def _zrange(self, key: str, first: str, last: str) -> list[str]:
-        return _slice(self._read(key, Scores).ranked(), first, last)
+    def _zrange(self, key: str, first: str, last: str, *options: str) -> list[str]:
+        scores = self._read(key, Scores)
+        return scores.shown(_slice(scores.ranked(), first, last), options)
 
     def _zrevrange(self, key: str, first: str, last: str, *options: str) -> list[str]:
         scores = self._read(key, Scores)
-        names = _slice(scores.ranked()[::-1], first, last)
-        if not options:
-            return names
-        return [part for name in names for part in (name, format(scores[name], ".17g"))]
+        return scores.shown(_slice(scores.ranked()[::-1], first, last), options)
 
     def _zrangebyscore(self, key: str, low: str, high: str, *limit: str) -> list[str]:
         scores = self._read(key, Scores)

@@ -34,6 +34,12 @@ class Scores(dict[str, float]):
         """Members by score, and by name where scores are equal."""
         return [name for _, name in sorted((score, name) for name, score in self.items())]
 
+    def shown(self, names: list[str], options: tuple[str, ...]) -> list[str]:
+        """Members as a command answers them: with their scores where WITHSCORES is said."""
+        if not options:
+            return names
+        return [part for name in names for part in (name, format(self[name], ".17g"))]
+
 
 @dataclass
 class PendingEntry:

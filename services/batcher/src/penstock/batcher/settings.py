@@ -20,6 +20,8 @@ class BatcherSettings(ServiceSettings):
     )
 
 
+MAX_MICROSECONDS = 86_400_000_000
+"""A day: nothing waits longer in a queue."""
 PriorityName = Literal["low", "normal", "high", "critical"]
 
 
@@ -28,11 +30,11 @@ class QueuePolicySection(Section):
 
     max_queue_size: int = Field(0, ge=0)
     """Requests of the class that may wait."""
-    default_timeout_microseconds: int = Field(0, ge=0)
+    default_timeout_microseconds: int = Field(0, ge=0, le=MAX_MICROSECONDS)
     """How long a request may wait in the queue."""
     timeout_action: Literal["reject", "delay"] = "reject"
     """What follows then: an error, or serving it after all others of its class."""
-    weight: float = Field(0.0, ge=0)
+    weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Share of the instance between classes; 0: critical 16, high 8, normal 4, low 1."""
 
 
@@ -45,7 +47,7 @@ class KnobsSection(Section):
     """Padded tokens in a batch: its rows times its longest row."""
     preferred_batch_size: tuple[int, ...] = ()
     """A batch with one of these numbers of rows starts without waiting for more."""
-    max_queue_delay_microseconds: int = Field(0, ge=0)
+    max_queue_delay_microseconds: int = Field(0, ge=0, le=MAX_MICROSECONDS)
     """How long a batch may be kept open for more requests, where waiting pays."""
     max_batch_ms: float = Field(20.0, ge=0)
     """Predicted milliseconds of a batch; 0: no limit."""
@@ -57,7 +59,7 @@ class KnobsSection(Section):
     """Serve classes strictly by urgency, with the weights as a guaranteed share."""
     max_queue_size: int = Field(1024, ge=1)
     """Requests of the model that may wait."""
-    default_timeout_microseconds: int = Field(0, ge=0)
+    default_timeout_microseconds: int = Field(0, ge=0, le=MAX_MICROSECONDS)
     """How long a request may wait in the queue; 0: until its own deadline."""
     queue_policies: Mapping[PriorityName, QueuePolicySection] = {}
     """Limits by priority class."""

@@ -53,6 +53,8 @@ STEADY_CALLERS, TIGHT_CALLERS, JOB_CALLERS = 6, 3, 2
 TIMEOUT_S, PAUSE_S = 10.0, 0.03
 SETTLED_S = (HOLD_MS + 2 * LEASE_MS) / 1e3 + 10.0
 """After this nothing of a killed process is held any more."""
+STORE_WAIT_S = 60.0
+"""How long a store that is slow on a busy machine is waited for when a round is judged."""
 
 
 def _rules(tight_tokens: int) -> list[dict[str, object]]:
@@ -230,7 +232,7 @@ async def _compare(rig: Rig, told: Told, charged: int, tight_tokens: int, result
     client = open_store(rig.store_url)
     store = LedgerStore(client, SystemClock())
     for tenant in TENANTS:
-        _, differing = await store.verify(tenant)
+        _, differing = await store.verify(tenant, STORE_WAIT_S)
         result.note("ledger_differs", len(differing), ", ".join(differing))
     await store.close()
 

@@ -26,25 +26,26 @@ async def measure(folder: Path, scale: float = 1.0) -> dict[str, float]:
         for attack in attacks.values():  # once for what is made once: pools, caches of stubs
             await attack(address)
         for name, attack in attacks.items():
-            grown[name] = await _growth_mb(stack, attack, address)
-            say(f"{name}: {grown[name]:.1f} MB")
+            by_service = await _growth_mb(stack, attack, address)
+            grown[name] = max(by_service.values())
+            say(f"{name}: " + ", ".join(f"{each} {mb:.1f}" for each, mb in by_service.items()))
     return grown
 
 
-async def _growth_mb(stack: Stack, attack: Attack, address: str) -> float:
-    processes = [
-        psutil.Process(child.pid)
+async def _growth_mb(stack: Stack, attack: Attack, address: str) -> dict[str, float]:
+    """Megabytes by which each service grew at most."""
+    processes = {
+        name: psutil.Process(child.pid)
         for name in SERVICES
         if (child := stack.supervisor.child(name)) is not None
-    ]
-    before = [each.memory_info().rss for each in processes]
-    peaks = list(before)
+    }
+    before = {name: each.memory_info().rss for name, each in processes.items()}
+    peaks = dict(before)
     work = asyncio.ensure_future(attack(address))
     while not work.done():
         await asyncio.wait([work], timeout=0.2)
-        peaks = [
-            max(peak, each.memory_info().rss) for peak, each in zip(peaks, processes, strict=True)
-        ]
+        for name, each in processes.items():
+            peaks[name] = max(peaks[name], each.memory_info().rss)
     work.result()
     await asyncio.sleep(SETTLED_S)
-    return max(peak - start for peak, start in zip(peaks, before, strict=True)) / 1e6
+    return {name: (peaks[name] - before[name]) / 1e6 for name in processes}

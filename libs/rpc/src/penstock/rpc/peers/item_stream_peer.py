@@ -19,7 +19,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.dispatch import EXCHANGE, Rpc, check_fits, rpcs_of
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, unavailable
 from penstock.rpc.peers.item_stream import ItemStream, Waiter
-from penstock.rpc.spans import Tracer
+from penstock.rpc.spans import Span, Tracer
 from penstock.service.clock import Clock
 
 MAX_FAILURES = 6
@@ -70,9 +70,11 @@ class ItemStreamPeer:
                     payload = await waiter.done
                 finally:
                     stream.leave(waiter)
+                    # A fault knows this frame, and the waiter has the fault: with both the request
+                    # would be kept until the collector comes by.
+                    del waiter
             except BaseException as error:
-                fault = to_fault(error)
-                span.fail(fault.code.name, fault.reason)
+                _record(span, error)
                 raise
             return rpc.response.FromString(payload)
 
@@ -138,3 +140,8 @@ class ItemStreamPeer:
                 self._current = None
                 self._failures = 1 if stream.was_heard else min(self._failures + 1, MAX_FAILURES)
             stream.fail_all(reason)
+
+
+def _record(span: Span, error: BaseException) -> None:
+    fault = to_fault(error)
+    span.fail(fault.code.name, fault.reason)

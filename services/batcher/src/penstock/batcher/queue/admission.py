@@ -1,14 +1,18 @@
 """Which requests may enter the queue of an instance.
 
 A request is refused at once where its deadline cannot be met: waiting would cost it time that it
-could use elsewhere, and would cost others the slot. Where the queue is full, room is made by
-dropping from the flow that has the most waiting for its weight, which may be the newcomer's own.
+could use elsewhere, and would cost others the slot. What it is predicted to wait for is what runs
+and the part of what waits that would be served before it, so that under overload the urgent, and
+tenants that send little, are still admitted while the others are refused. Where the queue is full,
+room is made by dropping from the flow that has the most waiting for its weight, which may be the
+newcomer's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue.backlog import Backlog
@@ -96,7 +100,7 @@ class Admission:
 
     def _check_capacity(self, item: WorkItem, limits: ClassLimits, now: float) -> None:
         """Refuse an item that cannot begin in time; make room for it where its queue is full."""
-        wait_ms = self._wait_ms()
+        wait_ms = self._wait_ms(item)
         if not item.can_begin_in_time(now, wait_ms):
             self._metrics.record_drop("deadline")
             left_ms = max(0.0, item.deadline_s - now) * 1e3
@@ -113,8 +117,13 @@ class Admission:
         elif waiting.count(item.model, is_streamed=item.is_streamed) >= limits.max_queue_size:
             self._backlog.make_room(item, None, wait_ms)
 
-    def _wait_ms(self) -> float:
+    def _wait_ms(self, item: WorkItem) -> float:
         """Predicted milliseconds until a new request has a slot."""
         if not self._runner.slots:
             return 0.0
-        return self._profile.predict_wait_ms(self._backlog.tokens)
+        ahead: Mapping[str, float] = self._backlog.tokens
+        waiting = self._backlog.waiting
+        if len(waiting):
+            behind = 1.0 - waiting.share_ahead(item)
+            ahead = {name: n - behind * waiting.tokens.get(name, 0) for name, n in ahead.items()}
+        return self._profile.predict_wait_ms(ahead)

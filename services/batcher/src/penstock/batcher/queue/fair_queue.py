@@ -88,6 +88,9 @@ class _ClassFlow:
     """Virtual time of the class's own tenants."""
     tenants: dict[str, _TenantFlow] = field(default_factory=dict)
     rows: int = 0
+    tokens: int = 0
+    codel: CoDel = field(default_factory=CoDel)
+    """Of each class its own: where the urgent are served at once, the others may be overloaded."""
 
 
 class FairQueue:
@@ -100,7 +103,6 @@ class FairQueue:
         strict: bool = False,
     ) -> None:
         self.strict = strict
-        self.codel = CoDel()
         self._classes = {
             priority: _ClassFlow(weight, burst_credits.get(priority, 0.0))
             for priority, weight in weights.items()
@@ -109,6 +111,7 @@ class FairQueue:
         self._sequence = itertools.count()
         self._items: dict[int, WorkItem] = {}
         self._counts: Counter[tuple[str, bool, int]] = Counter()
+        self._tokens: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -127,12 +130,59 @@ class FairQueue:
             if name == model and streamed == is_streamed
         )
 
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """Tokens that wait, by model."""
+        return self._tokens
+
+    def share_ahead(self, item: WorkItem) -> float:
+        """Share of the waiting tokens, 0 to 1, that would be served before an item that came now,
+        if nothing came after it: what waits of its tenant, and of every other tenant and class as
+        much as is due to them until then.
+        """
+        flow = self._classes[item.priority]
+        of_class, tag = self._ahead_in_class(flow, item), self._next_tag(flow)
+        tag += of_class / flow.weight
+        ahead = of_class + sum(
+            self._ahead_of_class(other, tag, is_more_urgent=priority > item.priority)
+            for priority, other in self._classes.items()
+            if other is not flow
+        )
+        waiting = sum(self._tokens.values())
+        return min(1.0, ahead / waiting) if waiting else 0.0
+
+    def _ahead_in_class(self, flow: _ClassFlow, item: WorkItem) -> float:
+        own = flow.tenants.get(item.tenant)
+        own_tokens, own_tag = (own.tokens, own.tag) if own else (0, 0.0)
+        tag = max(own_tag, flow.virtual_time) + own_tokens
+        others = [tenant for tenant in flow.tenants.values() if tenant is not own]
+        return own_tokens + sum(_due(each.tokens, each.tag, tag) for each in others)
+
+    def _ahead_of_class(self, flow: _ClassFlow, tag: float, *, is_more_urgent: bool) -> float:
+        """Waiting tokens of a class that are served before an item of another one with this tag."""
+        if not self.strict:
+            return _due(flow.tokens, flow.tag, tag, flow.weight)
+        if is_more_urgent:
+            return flow.tokens
+        return _due(flow.tokens, flow.tag, self._virtual_time, flow.weight)
+
+    def _next_tag(self, flow: _ClassFlow) -> float:
+        """The tag of a class's next item; that of a class without one, if one came now."""
+        if flow.rows:
+            return flow.tag
+        credit = 0.0 if self.strict else flow.credit
+        return max(flow.tag, self._virtual_time - credit)
+
     def oldest_arrival_s(self, priority: int) -> float | None:
         """When the oldest item of a class arrived; None where none waits."""
         return min(
             (item.arrived_s for item in self._items.values() if item.priority == priority),
             default=None,
         )
+
+    def observe_wait(self, item: WorkItem, now: float) -> None:
+        """Record that an item is served now."""
+        self._classes[item.priority].codel.observe(now - item.arrived_s, now)
 
     def configure(self, weights: Mapping[int, float], strict: bool) -> None:
         """Change the weights and the order between classes, for what waits already too."""
@@ -143,15 +193,15 @@ class FairQueue:
     def push(self, item: WorkItem) -> None:
         """Add an item."""
         flow = self._classes[item.priority]
-        if not flow.rows:
-            credit = 0.0 if self.strict else flow.credit
-            flow.tag = max(flow.tag, self._virtual_time - credit)
+        flow.tag = self._next_tag(flow)
         tenant = self._tenant_flow(flow, item.tenant)
         start = tenant.runs.enter(item.run_id, item.tokens)
         heapq.heappush(tenant.heap, (start, item.deadline_s, next(self._sequence), item))
         tenant.tokens += item.tokens
+        flow.tokens += item.tokens
         flow.rows += item.rows
         self._items[item.id] = item
+        self._tokens[item.model] += item.tokens
         self._counts[item.model, item.is_streamed, item.priority] += 1
 
     @staticmethod
@@ -201,7 +251,7 @@ class FairQueue:
         for flow in self._class_order():
             backlogged = [tenant for tenant in flow.tenants.values() if tenant.tokens]
             for tenant in sorted(backlogged, key=lambda tenant: tenant.tag):
-                for item in self._tenant_order(tenant, left):
+                for item in self._tenant_order(tenant, left, newest_first=flow.codel.overloaded):
                     yield item
                     left -= 1
                     if not left:
@@ -221,10 +271,12 @@ class FairQueue:
         behind.sort(key=lambda flow: flow.tag)
         return behind + [flow for flow in by_urgency if flow not in behind]
 
-    def _tenant_order(self, tenant: _TenantFlow, max_items: int) -> list[WorkItem]:
+    def _tenant_order(
+        self, tenant: _TenantFlow, max_items: int, *, newest_first: bool
+    ) -> list[WorkItem]:
         """A tenant's items: by run and deadline, or newest first while overloaded."""
         waiting = [entry for entry in tenant.heap if entry[-1].id in self._items]
-        if self.codel.overloaded:
+        if newest_first:
             newest = heapq.nlargest(
                 max_items, waiting, key=lambda entry: (entry[-1].arrived_s, entry[2])
             )
@@ -297,7 +349,11 @@ class FairQueue:
         flow = self._classes[item.priority]
         tenant = flow.tenants[item.tenant]
         flow.rows -= item.rows
+        flow.tokens -= item.tokens
         tenant.tokens -= item.tokens
+        self._tokens[item.model] -= item.tokens
+        if not self._tokens[item.model]:
+            del self._tokens[item.model]
         key = (item.model, item.is_streamed, item.priority)
         self._counts[key] -= 1
         if not self._counts[key]:
@@ -306,3 +362,8 @@ class FairQueue:
             heapq.heappop(tenant.heap)
         if not tenant.heap and (tenant.tag <= flow.virtual_time or item.tenant == POSTPONED):
             del flow.tenants[item.tenant]
+
+
+def _due(tokens: int, tag: float, until_tag: float, weight: float = 1.0) -> float:
+    """Of a flow's waiting tokens, those that are served before virtual time reaches `until_tag`."""
+    return min(float(tokens), max(0.0, (until_tag - tag) * weight))

@@ -195,7 +195,7 @@ class InstanceProfile:
         is_old = now - self._learned_at_s >= TRUSTED_FOR_S
         return self.cost(model).samples >= TRUSTED_SAMPLES and not is_old
 
-    def predict_wait_ms(self, tokens: Mapping[str, int]) -> float:
+    def predict_wait_ms(self, tokens: Mapping[str, float]) -> float:
         """Milliseconds until a slot is free for a new request, behind these tokens by model."""
         work_ms = sum(self.cost(model).per_token_ms * count for model, count in tokens.items())
         return work_ms / self.limit.limit

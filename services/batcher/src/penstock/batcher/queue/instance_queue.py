@@ -183,7 +183,7 @@ class InstanceQueue:
         """
         slot = request.future
         now = request.started_s = request.item.arrived_s
-        self._backlog.waiting.codel.observe(0.0, now)
+        self._backlog.waiting.observe_wait(request.item, now)
         self._runner.slots.add(slot)
         try:
             yield
@@ -242,7 +242,7 @@ class InstanceQueue:
         batch = self._backlog.requests_of(items)
         for request in batch:
             waiting.take(request.item)
-            waiting.codel.observe(now - request.item.arrived_s, now)
+            waiting.observe_wait(request.item, now)
             request.started_s = now
         if len(batch) > 1:
             self._metrics.record_padding(padding_waste(items))

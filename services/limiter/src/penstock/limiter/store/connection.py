@@ -201,8 +201,19 @@ class StoreConnection:
             try:
                 return await self._run_once(call)
             except StoreLost:
-                if not wait_s or not await self._answers_before(ends_s):
+                if not await self.answers_before(ends_s):
                     raise
+
+    async def answers_before(self, ends_s: float) -> bool:
+        """Wait until the store answers; False if it does not by `ends_s` of the loop's time."""
+        if asyncio.get_running_loop().time() >= ends_s:
+            return False
+        try:
+            async with asyncio.timeout_at(ends_s):
+                await self._answering.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def durable(self) -> None:
         """Return when everything that the store has executed is on its disk; raises StoreLost."""
@@ -222,15 +233,6 @@ class StoreConnection:
         if not self._answering.is_set():
             raise StoreLost
         return await self._batches(call)
-
-    async def _answers_before(self, ends_s: float) -> bool:
-        """Wait until the store answers; False if it does not by `ends_s` of the loop's time."""
-        try:
-            async with asyncio.timeout_at(ends_s):
-                await self._answering.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _run_batch(self, batch: Sequence[ScriptCall]) -> list[ScriptReply | Fault]:
         if self._probe is not None:

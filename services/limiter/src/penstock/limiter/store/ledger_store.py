@@ -6,6 +6,7 @@ StoreLost while the store is slow or lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import redis.asyncio
@@ -223,21 +224,36 @@ class LedgerStore:
             else:
                 await self._client.hset(key, counter.key, str(limit))
 
-    async def verify(self, organisation: str) -> tuple[int, list[str]]:
+    async def verify(self, organisation: str, wait_s: float = 0.0) -> tuple[int, list[str]]:
         """Replay an organisation's ledger and compare it with the counters.
+
+        Args:
+            wait_s: how long to wait for a slow or lost store to answer, and then begin again.
 
         Returns the number of its entries, and the counters that differ. Raises StoreLost.
         """
-        ledger = organisation_prefix(organisation) + "ledger"
+        ends_s = asyncio.get_running_loop().time() + wait_s
         while True:
-            last, first, sums, *rest = await self._run("snapshot", organisation, to_json())
-            texts = [text.decode() for text in rest]
-            folded, stored = parse_states(texts[: 2 * sums]), parse_states(texts[2 * sums :])
-            with store_errors_as_lost():
-                entries, replayed = await replay_stream(self._client, ledger, last, folded)
-                is_unchanged = await first_entry(self._client, ledger) == first
-            if is_unchanged:  # otherwise entries were folded meanwhile, and the replay lacks them
-                return entries, differing_counters(replayed, stored)
+            try:
+                verified = await self._verified_once(organisation)
+            except StoreLost:
+                if not await self._connection.answers_before(ends_s):
+                    raise
+                continue
+            if verified is not None:
+                return verified
+
+    async def _verified_once(self, organisation: str) -> tuple[int, list[str]] | None:
+        """None where entries were folded meanwhile, so that the replay lacks them."""
+        ledger = organisation_prefix(organisation) + "ledger"
+        last, first, sums, *rest = await self._run("snapshot", organisation, to_json())
+        texts = [text.decode() for text in rest]
+        folded, stored = parse_states(texts[: 2 * sums]), parse_states(texts[2 * sums :])
+        with store_errors_as_lost():
+            entries, replayed = await replay_stream(self._client, ledger, last, folded)
+            if await first_entry(self._client, ledger) != first:
+                return None
+        return entries, differing_counters(replayed, stored)
 
     async def _run(
         self, operation: str, organisation: str, arguments: str, wait_s: float = 0.0

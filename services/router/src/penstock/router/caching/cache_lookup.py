@@ -7,7 +7,7 @@ key is known not to be kept.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
@@ -245,21 +245,33 @@ class CacheLookUp:
             asked_for=_asked_for(request.options.cache),
         )
 
-    async def _stored(
+    def _stored(
         self, ticket: Ticket, result: inference_pb2.TaskResult | None, paid: int
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
+        """Bring the cache what it is owed. What waits for that keeps nothing of the request, which
+        is counted no more among what its caller has in flight.
+        """
         policy, caller = ticket.request.options.cache, ticket.call
         request = pb.StoreRequest(token=ticket.token, paid_microusd=paid, tags=policy.tags)
         if result is not None and not policy.no_store:
             request.result.CopyFrom(result)
         ends_s = self._clock.monotonic() + STORE_TIMEOUT_S
         call = Call(caller.principal, caller.priority, deadline_s=ends_s)
+        return self._store(ticket.key, request, call, result)
+
+    async def _store(
+        self,
+        key: RequestKey,
+        request: pb.StoreRequest,
+        call: Call,
+        result: inference_pb2.TaskResult | None,
+    ) -> None:
         try:
             answer: pb.StoreResponse = await self._peer.call("Store", request, call)
         except Fault:
             return
         if answer.stored and result is not None:
-            self._keep(ticket.key, result, _saving(result, paid))
+            self._keep(key, result, _saving(result, request.paid_microusd))
 
     def _bring(self, ticket: Ticket, result: inference_pb2.TaskResult | None, paid: int) -> None:
         policy = ticket.request.options.cache

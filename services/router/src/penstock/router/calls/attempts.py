@@ -31,8 +31,8 @@ from penstock.router.routing.fleet import Member
 from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
-from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.call import NORMAL, Call
+from penstock.rpc.errors import Fault, released, unavailable
 from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.clock import Clock
 
@@ -92,6 +92,7 @@ class Attempts:
                 return await self._hedged(state, target)
             except Fault as fault:
                 await self._go_on(state, fault)
+                released(fault)  # which knew the try's frames, and with them the request
 
     async def stream(self, state: CallState) -> AsyncGenerator[Served, None]:
         """As `compute`, piece by piece.
@@ -115,12 +116,13 @@ class Attempts:
                     await self._resume(state, fault, delivered, task)
                 else:
                     await self._go_on(state, fault)
+                released(fault)
 
     async def _try_stream(
         self, state: CallState, target: Target, resumed: str
     ) -> AsyncGenerator[Served, None]:
         """One instance's pieces; `resumed` is what others have said before it."""
-        request, member, began = state.request, target.chosen.member, self._begin(target)
+        request, member, began = state.request, target.chosen.member, self._begin(state, target)
         done, fault = False, None
         try:
             instance, call = self._registry.registered[member.id], self._try_call(state)
@@ -144,6 +146,7 @@ class Attempts:
             raise fault from None
         finally:
             self._end(state, target, began, fault, answered=done)
+            fault = None
 
     async def _resume(
         self, state: CallState, fault: Fault, delivered: Delivered, task: inference_pb2.Task
@@ -223,12 +226,11 @@ class Attempts:
 
     def _settle_hedge(self, state: CallState, hedge: Hedge[Served]) -> None:
         """Settle the hold of the try that was not needed, and keep the other one's."""
-        if hedge.admitted is None:
-            return
-        if hedge.won:
+        if hedge.admitted is not None and hedge.won:
             self._holds.took(state, hedge.admitted, spent_by(state, hedge.first_error))
-        else:
+        elif hedge.admitted is not None:
             self._holds.let_go(hedge.admitted, spent_by(state, hedge.second_error))
+        hedge.first_error = hedge.second = None
 
     def _second(self, state: CallState, hedge: Hedge[Served]) -> asyncio.Task[Served] | None:
         """A hedge on another instance, when one is ready and the budgets allow."""
@@ -251,7 +253,7 @@ class Attempts:
         return hedge.second
 
     async def _try(self, state: CallState, target: Target) -> Served:
-        began, done, fault = self._begin(target), False, None
+        began, done, fault = self._begin(state, target), False, None
         instance = self._registry.registered[target.chosen.member.id]
         try:
             computed = await self._backends.compute(instance, state.request, self._try_call(state))
@@ -261,6 +263,7 @@ class Attempts:
             raise fault from None
         finally:
             self._end(state, target, began, fault, answered=done)
+            fault = None  # which knows this frame, and with it the request: see `released`
         self._learn(target, began, computed)
         return Served(computed.result, self._served(state, target, computed), computed.batch)
 
@@ -273,15 +276,17 @@ class Attempts:
         answer = Answer(now, now - began, away_s)
         target.strategy.answered(target.chosen.member, target.fleet, answer)
 
-    def _begin(self, target: Target) -> float:
-        now = self._clock.monotonic()
-        target.fleet.begin(target.chosen.member, now)
+    def _begin(self, state: CallState, target: Target) -> float:
+        now, member = self._clock.monotonic(), target.chosen.member
+        target.fleet.begin(member, now)
+        member.own_by_priority[state.call.priority or NORMAL] += 1
         return now
 
     def _end(
         self, state: CallState, target: Target, began: float, fault: Fault | None, *, answered: bool
     ) -> None:
         now, member, fleet = self._clock.monotonic(), target.chosen.member, target.fleet
+        member.own_by_priority[state.call.priority or NORMAL] -= 1
         if answered:
             fleet.succeed(member, now, now - began)
         elif fault is None:

@@ -36,6 +36,7 @@ from penstock.router.routing.needs import Needs, context_window, needs_of, unfit
 from penstock.router.routing.spot_avoidance import unsafe_for_streams
 from penstock.router.routing.strategy import RequestFeatures, Strategy
 from penstock.router.settings import RouterSettings
+from penstock.rpc.call import NORMAL
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, not_found, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.bounded_map import BoundedMap
@@ -102,7 +103,7 @@ class Selection:
                 raise _fault_of(state.request, choice)
             target = self.decide(state)
         member = target.chosen.member
-        self._refuse_long_wait(state, expected_wait_s(member))
+        self._refuse_long_wait(state, expected_wait_s(member, state.call.priority or NORMAL))
         self.give(state, member)
         return target
 
@@ -225,7 +226,7 @@ class Selection:
     ) -> Target | tuple[Fleet, Queued | NoInstance]:
         """Late binding: wait until an instance has room for the call, or none can serve it."""
         model, rank = state.request.model, self._queue.rank(state.call.priority)
-        self._refuse_long_wait(state, queue_wait_s(fleet, self._queue.count(model)))
+        self._refuse_long_wait(state, queue_wait_s(fleet, self._queue.ahead(model, rank)))
         try:
             while True:
                 await self._queue.wait(model, rank)

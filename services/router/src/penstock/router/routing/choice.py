@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.strategy import WAIT, Pick, RequestFeatures, Strategy
+from penstock.rpc.call import NORMAL
 from penstock.service.purity import pure
 
 YOUNG_FLEET, LAST_RESORT = "young fleet", "last resort"
@@ -250,11 +251,17 @@ def _retry_after_s(fleet: Fleet, now: float) -> float:
 
 
 @pure
-def expected_wait_s(member: Member) -> float:
+def expected_wait_s(member: Member, priority: int = NORMAL) -> float:
     """Seconds that a request sent now would wait there before its own service, at the learned
-    speed.
+    speed, if the less urgent let it pass.
+
+    Of what other routers sent only the number is known. It is taken to be as urgent as ours, and is
+    not counted before an urgent request: the queue before the instance knows better.
     """
-    over = member.own + member.others + 1.0 - member.concurrency
+    ahead = float(member.own_as_urgent(priority))
+    if priority <= NORMAL:
+        ahead += member.others * (ahead / member.own if member.own else 1.0)
+    over = ahead + 1.0 - member.concurrency
     return max(0.0, over) / (member.concurrency * member.speed) if member.speed > 0.0 else 0.0
 
 

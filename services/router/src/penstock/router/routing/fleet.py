@@ -21,6 +21,10 @@ LATENCIES_KEPT, LATENCIES_NEEDED, LATENCIES_BETWEEN = 256, 64, 32
 """Latencies that the 95th percentile is taken of, how many it needs, and how often it is taken."""
 
 
+PRIORITIES = 5
+"""Numbers of priorities, that of none included."""
+
+
 @dataclass(frozen=True, slots=True)
 class Learning:
     """How speed is learned. Times named `_services` are multiples of the fleet's service time."""
@@ -79,6 +83,7 @@ class Member:
         "on_trial",
         "others",
         "own",
+        "own_by_priority",
         "picks",
         "reported",
         "seen",
@@ -97,6 +102,8 @@ class Member:
         self.concurrency = max(1, concurrency)
         self.own = 0
         """Requests of this router in flight."""
+        self.own_by_priority = [0] * PRIORITIES
+        """Those whose priority is known, by its number."""
         self.others = 0.0
         """Requests of other routers in flight, as estimated."""
         self.reported: float | None = None
@@ -125,10 +132,16 @@ class Member:
         """Requests at the instance: ours exactly, the others' as estimated."""
         return self.own + self.others
 
+    def own_as_urgent(self, priority: int) -> int:
+        """Requests of this router in flight that are as urgent as `priority` or more."""
+        return self.own - sum(self.own_by_priority[:priority])
+
     def renew(self, now: float) -> None:
         """The instance was started again: what was learned is forgotten, what is in flight not."""
         own, picks, failures, lives = self.own, self.picks, self.failures, self.lives
+        by_priority = self.own_by_priority
         Member.__init__(self, self.id, self.concurrency, now)
+        self.own_by_priority = by_priority
         self.own, self.picks, self.failures, self.lives = own, picks, failures, lives + 1
 
     def report(self, in_flight: int, concurrency: int, utilization: float, now: float) -> None:

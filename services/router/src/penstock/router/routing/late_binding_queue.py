@@ -34,6 +34,11 @@ class LateBindingQueue:
         """Calls that wait for an instance of a model."""
         return len(self._places.get(model, ()))
 
+    def ahead(self, model: str, rank: Rank) -> int:
+        """Waiting calls that go before one of this rank."""
+        places = self._places.get(model, [])
+        return bisect.bisect_left(places, rank, key=lambda place: place.rank)
+
     def rank(self, priority: int) -> Rank:
         """The rank of a call that comes now."""
         return -priority, next(self._arrivals)
