@@ -15,6 +15,7 @@ from penstock.limiter.run_trees import (
     NO_LIMITS,
     RunBudget,
     RunChange,
+    RunHold,
     RunNode,
     RunVerdict,
     total_spent,
@@ -49,7 +50,7 @@ class Tree:
         return self.runs.open(run_id, parent_id, budget).verdict
 
     def hold(self, run_id: str, hold_id: str, microusd: int, *, final: bool = False) -> RunVerdict:
-        return self.runs.hold(run_id, hold_id, cost(microusd), TTL_MS, is_final=final).verdict
+        return self.runs.hold(run_id, RunHold(hold_id, cost(microusd), TTL_MS, final)).verdict
 
     def settle(self, run_id: str, hold_id: str, microusd: int) -> RunVerdict:
         return self.runs.settle(run_id, hold_id, cost(microusd)).verdict
@@ -195,7 +196,7 @@ def test_when_its_time_is_up_a_run_is_paused_until_it_gets_more() -> None:
     tree.open("r.a", "r", money(50, time_ms=90_000))
     assert tree.node("r.a").ends_ms == 60_000
     tree.runs.now_ms = 60_000
-    reply = tree.runs.hold("r", "x", cost(1), TTL_MS)
+    reply = tree.runs.hold("r", RunHold("x", cost(1), TTL_MS))
     assert (reply.verdict, reply.dimension) == (RunVerdict.OVER_LIMIT, 4)
     tree.runs.change("r", RunChange("raise", time_ms=61_000))
     assert tree.hold("r", "x", 1) is RunVerdict.OK
@@ -231,6 +232,14 @@ def test_a_tree_that_nobody_uses_is_forgotten() -> None:
     assert tree.runs.latest(10).runs == ()
 
 
+def test_a_run_that_limits_money_takes_no_call_whose_price_is_not_known() -> None:
+    tree = Tree(money(100))
+    call = RunHold("a", (1, 10, 0), TTL_MS, is_unpriced=True)
+    assert tree.runs.hold("r", call).verdict is RunVerdict.NO_PRICE
+    tree.runs.open("free", "", RunBudget())
+    assert tree.runs.hold("free", call).verdict is RunVerdict.OK
+
+
 def test_large_amounts_are_counted_to_the_unit() -> None:
     tree = Tree(money(10**13))
     assert tree.hold("r", "a", 10**13 - 1) is RunVerdict.OK
@@ -245,7 +254,7 @@ async def test_the_real_store_says_the_same_to_many_at_once(limiters: Limiters) 
     await stores[0].open(key, "", money(100))
     verdicts = await asyncio.gather(
         *(
-            stores[number % 3].hold(key, f"h{number}", cost(10), TTL_MS, is_final=False)
+            stores[number % 3].hold(key, RunHold(f"h{number}", cost(10), TTL_MS))
             for number in range(30)
         )
     )
@@ -312,9 +321,8 @@ class Comparison:
                 self._open(IDS[taken.other % len(IDS)], run_id, budget)
             case "hold":
                 run_id = held.run_id if held is not None else run_id
-                same = self.runs.hold(
-                    run_id, hold_id, taken.amounts, TTL_MS, is_final=taken.flag
-                ).verdict
+                hold = RunHold(hold_id, taken.amounts, TTL_MS, taken.flag)
+                same = self.runs.hold(run_id, hold).verdict
                 assert same is self.reference.hold(
                     run_id, hold_id, taken.amounts, TTL_MS, is_final=taken.flag
                 )

@@ -6,6 +6,7 @@ from penstock.limiter.counters import Amounts, organisation_prefix
 from penstock.limiter.run_trees import (
     RunBudget,
     RunChange,
+    RunHold,
     RunReply,
     change_arguments,
     child_arguments,
@@ -39,12 +40,9 @@ class SimulatedRuns:
             return self._run("run_child", arguments)
         return self._run("run_start", start_arguments(run_id, self._owner, budget))
 
-    def hold(
-        self, run_id: str, hold_id: str, amounts: Amounts, ttl_ms: int, *, is_final: bool = False
-    ) -> RunReply:
+    def hold(self, run_id: str, hold: RunHold) -> RunReply:
         """Hold what a call may cost."""
-        arguments = hold_arguments(run_id, self._owner, hold_id, amounts, ttl_ms, is_final=is_final)
-        return self._run("run_hold", arguments)
+        return self._run("run_hold", hold_arguments(run_id, self._owner, hold))
 
     def settle(self, run_id: str, hold_id: str, spent: Amounts) -> RunReply:
         """End a hold with what was spent."""

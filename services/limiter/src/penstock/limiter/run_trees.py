@@ -47,6 +47,8 @@ class RunVerdict(IntEnum):
     TOO_MANY = 11
     NEEDS_SHARE = 12
     """The parent limits what the child does not."""
+    NO_PRICE = 13
+    """The run limits money, and the call's model has no price."""
 
 
 class RunNode(NamedTuple):
@@ -139,12 +141,25 @@ def child_arguments(run_id: str, owner: str, parent_id: str, budget: RunBudget) 
     return to_json(run_id, owner, parent_id, *budget)
 
 
+class RunHold(NamedTuple):
+    """What a call asks of its run."""
+
+    hold_id: str
+    amounts: Amounts
+    """The most that it may cost."""
+    ttl_ms: int
+    """After this an open hold counts as spent."""
+    is_final: bool = False
+    """Whether it may draw on the reserve."""
+    is_unpriced: bool = False
+    """Whether the amounts say nothing of money, because the model has no price."""
+
+
 @pure
-def hold_arguments(
-    run_id: str, owner: str, hold_id: str, amounts: Amounts, ttl_ms: int, *, is_final: bool
-) -> str:
+def hold_arguments(run_id: str, owner: str, hold: RunHold) -> str:
     """The arguments of `run_hold`."""
-    return to_json(run_id, owner, hold_id, amounts, ttl_ms, int(is_final))
+    flags = int(hold.is_final), int(hold.is_unpriced)
+    return to_json(run_id, owner, hold.hold_id, hold.amounts, hold.ttl_ms, *flags)
 
 
 @pure

@@ -32,7 +32,8 @@
 -- Each reply is a verdict, the dimension that decided or 0, and pairs of an id and its node.
 
 local OK, UNKNOWN, FOREIGN, MISSING, OVER_LIMIT, IN_FLIGHT = 1, 2, 3, 4, 5, 6
-local PAUSED, CANCELLED, ENDED, SETTLED, TOO_MANY, NEEDS_SHARE = 7, 8, 9, 10, 11, 12
+local PAUSED, CANCELLED, ENDED, SETTLED, TOO_MANY, NEEDS_SHARE, NO_PRICE =
+  7, 8, 9, 10, 11, 12, 13
 -- What there is too much of, in place of a dimension.
 local RUNS, NODES, DEPTHS, OPEN_HOLDS = 1, 2, 3, 4
 local TIME = 4
@@ -226,10 +227,12 @@ local function refusal_by_limit(tree, id, node, amounts, is_final)
 end
 
 -- Holds what a call may cost; or more, where the id holds already.
-local function run_hold(id, owner, hold_id, amounts, ttl_ms, final)
+local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced)
   local tree, node, wrong = find(id, owner)
   if wrong then
     return wrong
+  elseif unpriced == 1 and node[LIMIT][3] >= 0 then
+    return reply_of(NO_PRICE, 3, id, node)
   end
   local hold, held = read_hold(tree, hold_id), { 0, 0, 0 }
   if hold and hold[4] == 0 then

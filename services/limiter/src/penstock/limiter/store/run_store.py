@@ -13,6 +13,7 @@ from penstock.limiter.counters import Amounts
 from penstock.limiter.run_trees import (
     RunBudget,
     RunChange,
+    RunHold,
     RunReply,
     change_arguments,
     child_arguments,
@@ -51,24 +52,13 @@ class RunStore:
         await self._ledger.durable()
         return reply
 
-    async def hold(
-        self,
-        key: RunKey,
-        hold_id: str,
-        amounts: Amounts,
-        ttl_ms: int,
-        *,
-        is_final: bool,
-        wait_s: float = 0.0,
-    ) -> RunReply:
+    async def hold(self, key: RunKey, hold: RunHold, wait_s: float = 0.0) -> RunReply:
         """Hold what a call may cost, or more under the same id.
 
         Args:
             wait_s: how long to wait for a slow or lost store.
         """
-        arguments = hold_arguments(
-            key.run_id, key.owner, hold_id, amounts, ttl_ms, is_final=is_final
-        )
+        arguments = hold_arguments(key.run_id, key.owner, hold)
         return await self._run("run_hold", key, arguments, wait_s)
 
     async def settle(self, key: RunKey, hold_id: str, spent: Amounts) -> RunReply:
