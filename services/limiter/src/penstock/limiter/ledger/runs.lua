@@ -21,7 +21,8 @@
 --
 -- KEYS, under the organisation's prefix, so that one script may use them together in a cluster:
 --   run:ROOT         a hash: each node of the tree by id, as a JSON array whose columns are named
---                    below; `owner`, the key that started it; `count` of nodes; `touched`
+--                    below; `ID/children`, their ids; `owner`, the key that started it; `count` of
+--                    nodes; `touched`
 --   run:ROOT:holds   a hash: JSON [node, amounts, spent, is open] by hold id
 --   run:ROOT:open    ids of open holds, sorted by when they expire
 --   run:ROOT:ended   ids of ended holds, sorted by when they are forgotten
@@ -68,6 +69,11 @@ end
 
 local function write_node(tree, id, node)
   redis.call('HSET', tree.nodes, id, cjson.encode(node))
+end
+
+-- The field of a node's children.
+local function children_of(id)
+  return id .. '/children'
 end
 
 local function reply_of(verdict, dimension, id, node)
@@ -398,38 +404,30 @@ local function run_child(id, owner, parent_id, name, limits, reserve, time_ms)
   node = new_node(parent_id, name, parent[DEPTH] + 1, limits, reserve, ends_ms)
   redis.call('HINCRBY', tree.nodes, 'count', 1)
   write_node(tree, id, node)
+  local siblings = redis.call('HGET', tree.nodes, children_of(parent_id))
+  siblings = siblings and siblings .. ' ' .. id or id
+  redis.call('HSET', tree.nodes, children_of(parent_id), siblings)
   keep(tree, id, KEPT_MS)
   return reply_of(OK, 0, id, node)
 end
 
--- All nodes of a tree by id.
-local function all_nodes(tree)
-  local nodes, flat = {}, redis.call('HGETALL', tree.nodes)
-  for i = 1, #flat, 2 do
-    if string.sub(flat[i + 1], 1, 1) == '[' then
-      nodes[flat[i]] = cjson.decode(flat[i + 1])
+-- Ids of a node and of what lies below it, children before their parents; and these nodes and the
+-- parent by id.
+local function subtree(tree, top, node)
+  local nodes, ids, first = { [top] = node }, {}, { top }
+  for _, id in ipairs(first) do
+    for child in string.gmatch(redis.call('HGET', tree.nodes, children_of(id)) or '', '%S+') do
+      first[#first + 1] = child
+      nodes[child] = read_node(tree, child)
     end
   end
-  return nodes
-end
-
--- Ids of a node and of what lies below it, children before their parents.
-local function subtree(nodes, top)
-  local ids = {}
-  for id in pairs(nodes) do
-    local at = id
-    while at ~= top and at ~= '' do
-      at = nodes[at][PARENT]
-    end
-    if at == top then
-      ids[#ids + 1] = id
-    end
+  for i = #first, 1, -1 do
+    ids[#ids + 1] = first[i]
   end
-  table.sort(ids, function(left, right)
-    local a, b = nodes[left][DEPTH], nodes[right][DEPTH]
-    return a > b or (a == b and left < right)
-  end)
-  return ids
+  if node[PARENT] ~= '' then
+    nodes[node[PARENT]] = read_node(tree, node[PARENT])
+  end
+  return ids, nodes
 end
 
 local function replies_of(nodes, ids)
@@ -527,8 +525,7 @@ local function run_change(id, owner, action, by, why, limits, time_ms)
   if wrong then
     return wrong
   end
-  local nodes = all_nodes(tree)
-  local ids = subtree(nodes, id)
+  local ids, nodes = subtree(tree, id, node)
   if action == 'raise' then
     local refused = refusal_by_state(id, node)
     if is_closed(node) then
@@ -551,19 +548,19 @@ local function run_change(id, owner, action, by, why, limits, time_ms)
   if parent_id ~= '' then
     write_node(tree, parent_id, nodes[parent_id])
   end
-  local is_over = is_closed(nodes[root_of(id)])
+  local is_over = parent_id == '' and is_closed(nodes[id])
   keep(tree, id, is_over and CLOSED_KEPT_MS or KEPT_MS)
   return replies_of(nodes, ids)
 end
 
 -- A run and what lies below it.
 local function run_read(id, owner)
-  local tree, _, wrong = find(id, owner)
+  local tree, node, wrong = find(id, owner)
   if wrong then
     return wrong
   end
-  local nodes = all_nodes(tree)
-  return replies_of(nodes, subtree(nodes, id))
+  local ids, nodes = subtree(tree, id, node)
+  return replies_of(nodes, ids)
 end
 
 -- The roots that an owner has used last.
