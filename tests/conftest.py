@@ -5,7 +5,9 @@ Here too is which tests stay together when they run on several cores, and which 
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,21 @@ def _turn(item: pytest.Item) -> int:
     if _is_of_one_system(item):
         return 0
     return 1 if item.get_closest_marker("processes") else 2
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Take away the log handlers that a test leaves.
+
+    A program that a test runs in this process sends its log to the standard error of that test,
+    which is closed once the test is over.
+    """
+    handlers, level = logging.root.handlers[:], logging.root.level
+    outcome = yield
+    for left in set(logging.root.handlers) - set(handlers):
+        logging.root.removeHandler(left)
+    logging.root.setLevel(level)
+    return outcome
 
 
 @pytest.fixture(scope="session")

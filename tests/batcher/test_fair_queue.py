@@ -111,6 +111,65 @@ def test_within_a_tenant_the_earliest_deadline_is_first() -> None:
     assert [item.id for item in serve_all(queue)] == [1, 2, 0]
 
 
+def of_run(number: int, run_id: str, tokens: int = 10) -> WorkItem:
+    return work_item(number, tokens=tokens)._replace(run_id=run_id)
+
+
+def test_a_runs_next_step_does_not_wait_for_all_that_other_runs_have_queued() -> None:
+    queue = FairQueue()
+    for number in range(8 * 16):
+        queue.push(of_run(number, f"sibling-{number % 8}"))
+    for _ in range(20):
+        serve_next(queue)
+    queue.push(of_run(999, "parent"))
+    order = [item.id for item in serve_all(queue)]
+    assert order.index(999) < 8
+
+
+def test_runs_share_a_tenants_part_by_tokens() -> None:
+    queue = FairQueue()
+    for number in range(600):
+        short = number % 3
+        queue.push(of_run(number, "short" if short else "long", 10 if short else 20))
+    tokens: Counter[str] = Counter()
+    for item in serve_all(queue)[:200]:
+        tokens[item.run_id] += item.tokens
+    assert tokens["short"] == pytest.approx(tokens["long"], abs=20)
+
+
+def test_many_single_calls_do_not_starve_a_run() -> None:
+    queue = FairQueue()
+    for number in range(10):
+        queue.push(of_run(number, "run"))
+    served: list[WorkItem] = []
+    for number in range(10, 60):
+        queue.push(work_item(number))
+        served.append(serve_next(queue))
+    assert sum(item.run_id == "run" for item in served) >= 6
+
+
+def test_what_left_unserved_is_not_charged_to_its_run() -> None:
+    queue = FairQueue()
+    for number in range(50):
+        queue.push(of_run(number, "left"))
+    for number in range(49):
+        queue.remove(number)
+    for number in range(50, 60):
+        queue.push(of_run(number, "other"))
+    queue.push(of_run(99, "left"))
+    assert [item.id for item in serve_all(queue)].index(99) < 4
+
+
+def test_a_full_queue_drops_of_the_run_that_has_the_most() -> None:
+    queue = FairQueue()
+    for number in range(5):
+        queue.push(of_run(number, "wide")._replace(arrived_s=float(number)))
+    queue.push(of_run(9, "next step")._replace(arrived_s=9.0))
+    candidate = queue.drop_candidate()
+    assert candidate is not None
+    assert candidate.id == 4
+
+
 def test_the_longest_flow_for_its_weight_loses_its_newest_item() -> None:
     queue = FairQueue()
     for number in range(5):

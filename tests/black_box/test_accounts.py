@@ -124,6 +124,7 @@ async def test_who_calls_whom_and_how_long_tiers_take(api: Api, made: Made) -> N
     await eventually(known, not_yet=(KeyError,))
 
 
+@pytest.mark.usefixtures("made")
 async def test_every_service_reports_in_one_row_and_its_metrics_by_name(api: Api) -> None:
     async def reported() -> None:
         overview = await api.telemetry.GetOverview(pb.GetOverviewRequest(), metadata=api.token)

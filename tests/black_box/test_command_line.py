@@ -172,13 +172,17 @@ async def test_a_trace_is_drawn_in_the_terminal(caller: Caller) -> None:
         "telemetry": api.system.addresses["telemetry"],
         "internal_token": api.system.token,
     }
-    drawn, unknown = await asyncio.gather(
+    drawn, listed, unknown = await asyncio.gather(
         command("cli", "trace", trace_id[:12], **telemetry),
+        command("cli", "trace", "--limit", "1000", **telemetry),
         command("cli", "trace", "f" * 32, **telemetry),
     )
     assert drawn.status == 0
     assert trace_id in drawn.output
     for service in ("router", "batcher", "inference"):
         assert service in drawn.output
+    assert listed.status == 0
+    (row,) = [line for line in listed.output.splitlines() if line.startswith(trace_id[:12])]
+    assert "Embed" in row
     assert unknown.status == 1
     assert "penstock: trace_id: no such trace is held" in unknown.errors

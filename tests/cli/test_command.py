@@ -60,6 +60,17 @@ async def test_a_trace_that_cannot_be_shown_ends_with_status_1_and_the_reason(
     assert ended.error.count("\n") == 1
 
 
+async def test_where_no_trace_is_held_the_list_says_so(options: list[str]) -> None:
+    ended = await run_command("trace", "--errors", "--slower-than", "5", *options)
+    assert ended.status == 0
+    assert ended.out == "no such trace is held\n"
+
+
+async def test_listed_traces_as_json(options: list[str]) -> None:
+    ended = await run_command("trace", "--json", *options)
+    assert json.loads(ended.out) == {"traces": []}
+
+
 def test_a_sparkline_has_a_block_a_value_and_the_highest_is_full() -> None:
     assert sparkline([0.0, 1.0, 2.0]) == "▁▄█"
     assert sparkline([]) == ""

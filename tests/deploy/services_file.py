@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from penstock.rpc.callers import REGISTRY_CALLERS
 from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parents[2]
 LISTEN = "listen"
+REGISTRY = "registry"
 STORES = ("ledger", "cache")
 
 
@@ -67,6 +69,8 @@ class ServicesFile(BaseModel):
         calls = {(callee, LISTEN) for callee in self.services[name].calls}
         if name != self.every_service.exports_to:
             calls.add((self.every_service.exports_to, LISTEN))
+        if name in REGISTRY_CALLERS:
+            calls.add(("router", REGISTRY))
         if name == "batcher":
             calls |= {(other, LISTEN) for other, row in self.services.items() if row.registers}
         return calls
@@ -103,9 +107,6 @@ def listen_variables(variables: Mapping[str, str]) -> dict[str, int]:
             port_name = name.removeprefix("PENSTOCK_").removesuffix("_LISTEN").lower()
             ports[port_name] = int(value.rpartition(":")[2])
     return ports
-
-
-REGISTRY = "registry"
 
 
 def differences(

@@ -14,7 +14,7 @@ from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
 from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.shapes import Layout, Shape
-from penstock.stack.stack import Stack, run_stack
+from penstock.stack.stack import Stack, WholeStack, run_stack
 from rich.console import Console
 
 KEYS = {"acme": "psk-e2e", "globex": "psk-e2e-second"}
@@ -24,8 +24,8 @@ INSTANCES = ("inference-1", "inference-2")
 
 @contextlib.asynccontextmanager
 async def stack_in(
-    folder: Path, home: Path, shape: Shape, *, chat: bool = False
-) -> AsyncIterator[Stack]:
+    folder: Path, home: Path, shape: Shape, *, chat: bool = False, tls: bool = False
+) -> AsyncIterator[WholeStack]:
     """A stack with its data in `folder` and the models of `home`; afterwards no process is left."""
     (folder / "models").symlink_to(home / "models")
     config = folder / "penstock.yaml"
@@ -34,7 +34,8 @@ async def stack_in(
     before = set(psutil.Process().children(recursive=True))
     log = LogStream(Console(quiet=True))
     layout = Layout(shape)
-    async with run_stack(ports.free(), folder, config, KEYS, log, layout, chat=chat) as stack:
+    running = run_stack(ports.free(), folder, config, KEYS, log, layout, chat=chat, tls=tls)
+    async with running as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, len(INSTANCES), "acme")
         yield stack
     left = set(psutil.Process().children(recursive=True)) - before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock.rpc.auth import Metadata
+from penstock.rpc.auth import CallerMetadata
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, unauthenticated
 from penstock.rpc.open_calls import OpenCalls
@@ -17,15 +17,21 @@ class Accepted:
 
     def __init__(self, *names: str) -> None:
         self.names = set(names)
+        self.asked: list[str | bytes] = []
 
-    def authenticate(self, metadata: Metadata) -> Call:
-        if metadata["who"] not in self.names:
+    def authenticate(self, metadata: CallerMetadata) -> Call:
+        self.asked.append(metadata["authorization"])
+        if metadata["authorization"] not in self.names:
             raise unauthenticated("not known")
         return Call()
 
 
+def sent_by(who: str) -> CallerMetadata:
+    return CallerMetadata({"authorization": who})
+
+
 async def hang(calls: OpenCalls, who: str) -> None:
-    with calls.enter({"who": who}):
+    with calls.enter(sent_by(who)):
         await asyncio.Event().wait()
 
 
@@ -67,6 +73,19 @@ async def test_a_caller_who_leaves_is_cancelled_as_ever() -> None:
 
 async def test_a_call_that_fails_by_itself_keeps_its_failure() -> None:
     calls = OpenCalls(Accepted("ann").authenticate)
-    with pytest.raises(ValueError, match="own"), calls.enter({"who": "ann"}):
+    with pytest.raises(ValueError, match="own"), calls.enter(sent_by("ann")):
         raise ValueError("own")
     assert len(calls) == 0
+
+
+async def test_a_caller_of_many_calls_is_authenticated_once_each_time() -> None:
+    accepted = Accepted("ann", "bob")
+    calls = OpenCalls(accepted.authenticate)
+    tasks = [asyncio.create_task(hang(calls, who)) for who in ("ann", "bob", "ann", "ann")]
+    await begun(*tasks)
+    calls.end_refused()
+    assert sorted(accepted.asked) == ["ann", "bob"]
+    accepted.names.clear()
+    assert calls.end_refused() == len(tasks)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, Fault) for outcome in outcomes)

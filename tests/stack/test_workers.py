@@ -31,6 +31,7 @@ CONNECTIONS = 64
 CALLERS = 8
 CALLERS_OF_EACH = 2
 TOKEN_METADATA = ((TOKEN_KEY, TOKEN),)
+HUNG = "the peer is hung, it answers no ping"
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -81,18 +82,21 @@ async def owner_of_the_instance(cells: Running) -> str:
     return addresses[address]
 
 
-def connections_by_process(cells: Running) -> Counter[str]:
-    """Established connections to the public port, by the cell that accepted them."""
+def connections_by_process(cells: Running) -> dict[str, set[int]]:
+    """The callers' ports of established connections to the public port, by the cell that accepted
+    them.
+    """
     port = int(cells.plan.addresses["router"].rpartition(":")[2])
-    counted: Counter[str] = Counter()
+    found: dict[str, set[int]] = {}
     for name in NAMES:
         child = cells.supervisor.child(name)
         assert child is not None
-        counted[name] = sum(
-            each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+        found[name] = {
+            each.raddr.port
             for each in psutil.Process(child.pid).net_connections("tcp")
-        )
-    return counted
+            if each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+        }
+    return found
 
 
 @contextlib.asynccontextmanager
@@ -109,13 +113,22 @@ async def callers(
 async def embed(
     caller: router_pb2_grpc.RouterServiceStub, text: str, *, bypass: bool = True
 ) -> pb.EmbedResponse:
+    """An embedding; asked for again where the only instance got no core for so long that it passed
+    for hung, which on a busy machine is nobody's fault and is tested elsewhere.
+    """
     options = pb.CallOptions(model=MODEL, cache=common_pb2_policy(bypass))
-    answer: pb.EmbedResponse = await caller.Embed(
-        pb.EmbedRequest(options=options, texts=[text]),
-        metadata=(("authorization", "Bearer psk-acme"),),
-        timeout=20,
-    )
-    return answer
+    while True:
+        try:
+            answer: pb.EmbedResponse = await caller.Embed(
+                pb.EmbedRequest(options=options, texts=[text]),
+                metadata=(("authorization", "Bearer psk-acme"),),
+                timeout=20,
+            )
+        except grpc.aio.AioRpcError as error:
+            if HUNG not in (error.details() or ""):
+                raise
+        else:
+            return answer
 
 
 def common_pb2_policy(bypass: bool) -> pb.CachePolicy:
@@ -126,7 +139,8 @@ async def test_many_connections_are_spread_over_both(cells: Running) -> None:
     before = connections_by_process(cells)
     async with callers(cells, CONNECTIONS) as stubs:
         await asyncio.gather(*(embed(stub, "hello") for stub in stubs))
-        counted = connections_by_process(cells) - before
+        now = connections_by_process(cells)
+    counted = Counter({name: len(now[name] - before[name]) for name in NAMES})
     # With 64 fair throws, fewer than 12 on one side happen once in ten million times.
     assert counted.total() == CONNECTIONS
     assert min(counted[name] for name in NAMES) >= 12, counted
@@ -202,7 +216,7 @@ async def test_callers_of_the_other_cell_lose_nothing_when_the_owner_is_killed(
             before = connections_by_process(cells)
             (stub,) = await owned.enter_async_context(callers(cells, 1))
             await embed(stub, "which cell is this?")
-            if connections_by_process(cells)[owner] > before[owner]:
+            if connections_by_process(cells)[owner] - before[owner]:
                 at_owner.add(number)
             calling.create_task(load.call(number, stub))
             number += 1

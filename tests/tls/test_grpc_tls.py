@@ -21,6 +21,7 @@ from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.settings import ServiceSettings
 from penstock.service.tls_files import TlsFiles, TlsSource
+from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN
 
 from tests.tls.conftest import Certificates
@@ -225,7 +226,12 @@ async def test_a_client_calls_on_with_a_renewed_certificate(certificates: Certif
             await health(channel)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
         certificates.issue("router")
-        await health(channel)
+
+        async def serves() -> bool:
+            await health(channel)
+            return True
+
+        await eventually(serves, not_yet=(grpc.aio.AioRpcError,))
 
 
 async def health(channel: object) -> None:

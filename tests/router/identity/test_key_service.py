@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +15,28 @@ from penstock.api.router.v1 import keys_pb2 as keys
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.api.key_service import KeyServicer
 from penstock.router.identity.key_store import KeyStore
-from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.errors import Fault, to_fault
+from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import connect
 from penstock.rpc.reasons import Reason
-from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
-from ..rig import MODEL, embed, fault_of
-from ..routed import METADATA, Routed, start
-from ..scripted import Behaviour, ScriptedInstance
+from ..rig import embed, fault_of
+from ..routed import METADATA
+from ..scripted import Behaviour
+from .key_rig import OLGA, asked, key_rig
+from .key_rig import KeyRig as Rig
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 RANDOM = "A" * 43
-OLGA = Call(Principal("", user="olga"))
-
-
-def asked(ttl_ms: int = 0, note: str = "", **scope: Any) -> keys.CreateKeyRequest:
-    """A request for a key with this scope."""
-    return keys.CreateKeyRequest(scope=keys.KeyScope(**scope), ttl_ms=ttl_ms, note=note)
-
-
-@dataclass
-class Rig:
-    """A router on a store, and the operators' service of its keys."""
-
-    routed: Routed
-    instance: ScriptedInstance
-    service: KeyServicer
-
-    async def made(self, **scope: Any) -> tuple[keys.Key, tuple[tuple[str, str], ...]]:
-        """A key of `acme` that the router has heard of, and what its callers send."""
-        request = asked(organisation="acme", **scope)
-        answer = await self.service.CreateKey(request, OLGA)
-        metadata = (("authorization", f"Bearer {answer.secret}"),)
-        await eventually(lambda: self.is_accepted(metadata))
-        return answer.key, metadata
-
-    async def is_accepted(self, metadata: tuple[tuple[str, str], ...]) -> bool:
-        try:
-            await self.routed.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            assert to_fault(error).reason is Reason.UNAUTHENTICATED
-            return False
-        return True
-
-    async def revoke(self, key: keys.Key) -> None:
-        await self.service.RevokeKey(keys.RevokeKeyRequest(id=key.id, reason="leaked"), OLGA)
-
-    async def is_refused(self, metadata: tuple[tuple[str, str], ...]) -> bool:
-        return not await self.is_accepted(metadata)
 
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    instance = ScriptedInstance()
-    async with (
-        embedded_store(tmp_path / "store") as url,
-        open_store(url) as store,
-        open_store(url) as operators,
-        start(RouterSettings(default_model=MODEL), store=store) as routed,
-    ):
-        await routed.join("a", instance, MODEL)
-        yield Rig(routed, instance, KeyServicer(KeyStore(operators), SystemClock()))
+    async with key_rig(tmp_path) as made:
+        yield made
 
 
 async def test_a_key_serves_its_callers_and_is_kept_without_its_text(

@@ -1,4 +1,8 @@
-"""`python -m penstock.bench NAME`: run one benchmark or all, print figures, write pages."""
+"""`python -m penstock.bench NAME`: run one benchmark or all, print figures, write pages.
+
+A page is written only by a run that proves something: not by a quick one, and not where generated
+data stood in for a public data set.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from penstock.bench.harness import report
+from penstock.bench.harness import public_data, report
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.registry import BENCHMARKS
@@ -31,8 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "name",
-        choices=[*BENCHMARKS, "all", "list"],
-        help="the benchmark to run, or `all` of them, or `list` to list them",
+        choices=[*BENCHMARKS, "all", "list", "fetch"],
+        help="the benchmark to run; or `all`, `list`, or `fetch`: which public data sets they "
+        "read, where these are to be had, and whether --data holds them",
     )
     parser.add_argument(
         "--data",
@@ -87,7 +92,9 @@ def _run_one(name: str, options: Options, folder: Path | None) -> None:
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
-    if folder is not None and options.part:
+    if folder is not None and (why := options.proves_nothing()):
+        print(f"the page is not written: {why}", file=sys.stderr)
+    elif folder is not None and options.part:
         page = folder / f"{name}.md"
         how = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
         page.write_text(
@@ -99,6 +106,20 @@ def _run_one(name: str, options: Options, folder: Path | None) -> None:
         page_text = report.markdown(name, module.__doc__ or "", result, plots)
         (folder / f"{name}.md").write_text(page_text)
     print(report.last_line(name, result), flush=True)
+
+
+def _show_data_sets(data: Path | None) -> int:
+    """Print the public data sets; 1 where a folder is given and lacks some of their files."""
+    table = Table("folder", "GitHub repository", "commit", "licence", "content", "files", "here")
+    complete = True
+    for each in public_data.data_sets():
+        states = public_data.check(each, data)
+        complete &= set(states.values()) == {public_data.State.THERE}
+        here = public_data.summary(states) if data else ""
+        source = (each.repository, each.commit, each.licence, each.content)
+        table.add_row(each.folder, *source, str(len(each.files)), here)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return 0 if data is None or complete else 1
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
@@ -121,9 +142,9 @@ def _problem(arguments: argparse.Namespace) -> str:
     if arguments.data is not None and not arguments.data.is_dir():
         return f"--data {arguments.data} is not a folder"
     name, part = arguments.name, arguments.part
-    if part and (name == "all" or part not in getattr(_load(name), "PARTS", ())):
+    if part and (name in ("all", "fetch") or part not in getattr(_load(name), "PARTS", ())):
         return f"{name} has no part {part!r}"
-    if name != "all" and getattr(_load(name), "NEEDS_MODELS", False):
+    if name not in ("all", "fetch") and getattr(_load(name), "NEEDS_MODELS", False):
         return missing_model(home_folder())
     return ""
 
@@ -138,6 +159,8 @@ def main() -> int:
     if problem := _problem(arguments):
         print(f"penstock.bench: {problem}", file=sys.stderr)
         return 2
+    if arguments.name == "fetch":
+        return _show_data_sets(arguments.data)
     if arguments.name == "all":
         return _run_all(arguments)
     options = Options(arguments.data, arguments.quick, arguments.json, arguments.part)

@@ -14,6 +14,7 @@ from penstock.cli.output import Output
 from penstock.cli.target import Target
 from penstock.client import BadRequest, PenstockSync
 from penstock.client.errors import from_fault_at
+from penstock.client.handshake import explained
 from penstock.client.run import Run, new_run
 from penstock.client.tls import tls_of
 from penstock.rpc.call import NOBODY, Call, Principal
@@ -88,7 +89,7 @@ class Session:
         try:
             yield peer
         except Fault as fault:
-            raise from_fault_at(address, fault) from None
+            raise from_fault_at(address, await explained(fault, address, self.tls())) from None
         finally:
             await peer.close()
 

@@ -24,6 +24,7 @@ from penstock.api.router.v1 import runs_pb2
 from penstock.client import requests
 from penstock.client.background import check_process
 from penstock.client.errors import bad_request, from_fault_at, not_open
+from penstock.client.handshake import explained
 from penstock.client.retries import retry_pause_s
 from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
 from penstock.client.tls import tls_of
@@ -203,7 +204,7 @@ class Penstock:
                 return
             except Fault as fault:
                 # A stream that has begun counts as the last attempt.
-                pause_s = self._pause_s(fault, self._retries if begun else attempt, call)
+                pause_s = await self._pause_s(fault, self._retries if begun else attempt, call)
             await self._clock.sleep(pause_s)
 
     async def infer(
@@ -292,7 +293,7 @@ class Penstock:
             try:
                 return await self._open().call(method, request, call)
             except Fault as fault:
-                pause_s = self._pause_s(fault, attempt, call)
+                pause_s = await self._pause_s(fault, attempt, call)
             await self._clock.sleep(pause_s)
         raise AssertionError("the loop above returns or raises")
 
@@ -338,7 +339,7 @@ class Penstock:
             self._address, ROUTER, metadata=self._metadata, clock=self._clock, tls=self._tls
         )
 
-    def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
+    async def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
         """Seconds until the next attempt.
 
         Raises:
@@ -349,6 +350,7 @@ class Penstock:
         left_s = call.remaining_s(self._clock.monotonic())
         pause_s = retry_pause_s(fault, attempt, self._retries, left_s, self._rng)
         if pause_s is None:
+            fault = await explained(fault, self._address, self._tls)
             raise from_fault_at(self._address, fault) from None
         return pause_s
 

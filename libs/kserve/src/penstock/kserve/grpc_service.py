@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -14,9 +14,9 @@ from penstock.api.kserve import inference_pb2 as kserve
 from penstock.kserve.inference import Inference
 from penstock.kserve.ordered import in_order
 from penstock.kserve.responses import stream_failure, stream_response
-from penstock.rpc.auth import Metadata
-from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, to_fault
+from penstock.rpc.auth import CallerMetadata
+from penstock.rpc.endpoint import received_metadata
+from penstock.rpc.errors import to_fault
 
 SERVICE = kserve.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 NAME: str = SERVICE.full_name
@@ -47,10 +47,12 @@ def _unary(inference: Inference, name: str) -> Callable[[Any, Context], Any]:
 
     async def serve(request: Message, context: Context) -> Message:
         try:
-            call = await inference.authenticated(name, _metadata(context))
-            response: Message = await method(
-                request, inference.timed(call, context.time_remaining())
-            )
+            metadata = received_metadata(context)
+            with inference.opened(name, metadata):
+                call = await inference.authenticated(name, metadata)
+                response: Message = await method(
+                    request, inference.timed(call, context.time_remaining())
+                )
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -71,40 +73,37 @@ def _stream(inference: Inference) -> Callable[[Any, Context], Any]:
     async def serve(
         requests: AsyncIterator[kserve.ModelInferRequest], context: Context
     ) -> AsyncIterator[kserve.ModelStreamInferResponse]:
-        metadata = _metadata(context)
         try:
-            await inference.authenticated(STREAM, metadata)
+            metadata = received_metadata(context)
+            with inference.opened(STREAM, metadata):
+                await inference.authenticated(STREAM, metadata)
+                answer = _answering(inference, metadata, context)
+                async with aclosing(in_order(requests, answer, STREAM_WINDOW)) as answers:
+                    async for response in answers:
+                        yield response
         except Exception as error:
             await _refuse(context, error)
             raise
 
-        async def answer(request: kserve.ModelInferRequest) -> kserve.ModelStreamInferResponse:
-            try:  # again: a key may have been revoked since the stream was opened
-                caller = await inference.authenticated(STREAM, metadata)
-            except Fault as fault:
-                return stream_failure(request, fault)
-            return await _streamed(
-                inference, request, inference.timed(caller, context.time_remaining())
-            )
-
-        async with aclosing(in_order(requests, answer, STREAM_WINDOW)) as answers:
-            async for response in answers:
-                yield response
-
     return serve
 
 
-async def _streamed(
-    inference: Inference, request: kserve.ModelInferRequest, call: Call
-) -> kserve.ModelStreamInferResponse:
-    try:
-        return stream_response(await inference.ModelInfer(request, call))
-    except Exception as error:
-        return stream_failure(request, error)
+def _answering(
+    inference: Inference, metadata: CallerMetadata, context: Context
+) -> Callable[[kserve.ModelInferRequest], Awaitable[kserve.ModelStreamInferResponse]]:
+    """Answers a request of a stream. Its caller is authenticated again: a key may have been revoked
+    since the stream was opened.
+    """
 
+    async def answer(request: kserve.ModelInferRequest) -> kserve.ModelStreamInferResponse:
+        try:
+            caller = await inference.authenticated(STREAM, metadata)
+            call = inference.timed(caller, context.time_remaining())
+            return stream_response(await inference.ModelInfer(request, call))
+        except Exception as error:
+            return stream_failure(request, error)
 
-def _metadata(context: Context) -> Metadata:
-    return dict(context.invocation_metadata() or ())
+    return answer
 
 
 async def _refuse(context: Context, error: Exception) -> None:

@@ -15,6 +15,7 @@ from grpc import StatusCode
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.kserve.inference import Inference
 from penstock.kserve.json_bodies import read_infer, to_json, write_infer
+from penstock.rpc.auth import CallerMetadata
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, invalid, to_fault
 from starlette.applications import Starlette
@@ -89,8 +90,10 @@ def _answering(
 
     async def serve(request: Request) -> Response:
         try:
-            caller = await inference.authenticated(rpc, dict(request.headers))
-            return await answer(inference, request, inference.timed(caller, None))
+            metadata = CallerMetadata(request.headers)
+            with inference.opened(rpc, metadata):
+                caller = await inference.authenticated(rpc, metadata)
+                return await answer(inference, request, inference.timed(caller, None))
         except asyncio.CancelledError:
             raise
         except ClientDisconnect:

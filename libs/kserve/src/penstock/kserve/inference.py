@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.kserve.model_server import Computed, ModelServer, ServedModel, Trailer
 from penstock.kserve.requests import in_protocol_words, rows_of, timeout_s, to_task
 from penstock.kserve.responses import config_of, infer_response, metadata_of
 from penstock.kserve.statistics import ModelCounts
-from penstock.rpc.auth import Metadata
+from penstock.rpc.auth import CallerMetadata
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, deadline_exceeded, invalid
+from penstock.rpc.open_calls import OpenCall, OpenCalls
 from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
@@ -34,15 +36,35 @@ CountKey = tuple[str, str, str]
 
 
 class Inference:
-    """Answers the protocol's calls, by the names of its RPCs, with what a model server can do."""
+    """Answers the protocol's calls, by the names of its RPCs, with what a model server can do.
 
-    def __init__(self, server: ModelServer, clock: Clock, default_deadline_s: float) -> None:
+    Args:
+        default_deadline_s: of calls that set none.
+        open_calls: knows the calls in flight; None: nobody ends them.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        clock: Clock,
+        default_deadline_s: float,
+        open_calls: OpenCalls | None = None,
+    ) -> None:
         self._server = server
         self._clock = clock
         self._default_deadline_s = default_deadline_s
+        self._open_calls = open_calls
         self._counts: BoundedMap[CountKey, ModelCounts] = BoundedMap(MAX_COUNTED_MODELS)
 
-    async def authenticated(self, rpc: str, metadata: Metadata) -> Call:
+    def opened(self, rpc: str, metadata: CallerMetadata) -> AbstractContextManager[OpenCall | None]:
+        """Count a call among those in flight: the block raises Fault once its caller is accepted no
+        more. Probes have no caller, and are not counted.
+        """
+        if self._open_calls is None or rpc in OPEN_RPCS:
+            return nullcontext()
+        return self._open_calls.enter(metadata)
+
+    async def authenticated(self, rpc: str, metadata: CallerMetadata) -> Call:
         """The Call of whoever sent this metadata, without a deadline; anybody may probe the server.
 
         Raises:

@@ -26,6 +26,8 @@ from penstock.service.service_tokens import SharedToken, Tokens
 
 TOKEN_KEY = "penstock-token"
 CONTEXT_KEY = "penstock-context-bin"
+CREDENTIALS = ("authorization", TOKEN_KEY, CONTEXT_KEY)
+"""Metadata that says who calls."""
 NO_NAMES: frozenset[str] = frozenset()
 
 
@@ -36,6 +38,10 @@ class CallerMetadata(dict[str, str | bytes]):
     """
 
     names: frozenset[str] = NO_NAMES
+
+    def credentials(self) -> tuple[object, ...]:
+        """All of it that says who calls; equal for callers that are accepted or refused alike."""
+        return (self.names, *(self.get(name) for name in CREDENTIALS))
 
 
 Metadata = Mapping[str, str | bytes]

@@ -30,6 +30,8 @@ REGISTERS = frozenset({"inference-onnx-quantized", "inference-upstream"})
 REGISTRY = "penstock.api.router.v1.RegistryService"
 REGISTRY_CALLERS = frozenset({*REGISTERS, "scaler"})
 """Others that call the router do so as clients, at its public port."""
+DRAIN_OTHERS = frozenset({"scaler", OPERATOR})
+"""Who may drain an instance that it has not registered."""
 SERVED_BY: Mapping[str, str] = {
     "penstock.api.batcher.v1.BatcherService": "batcher",
     "penstock.api.cache.v1.CacheService": "cache",

@@ -8,6 +8,7 @@ another one for the calls that begin after a change.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from penstock.service.tls_files import TlsMaterial, TlsSource
 
 RENEW_GRACE_S = 600.0
 """Seconds that calls in flight on a channel with an older certificate get to end."""
+LOOK_S = 1.0
+"""Between two looks of a channel at its files: looking before each call would cost as much as the
+call's own encryption, and a certificate is renewed long before the older one ends.
+"""
 
 
 def server_credentials(source: TlsSource, *, demands_certificate: bool) -> grpc.ServerCredentials:
@@ -64,6 +69,7 @@ class RenewingChannel(grpc.aio.Channel):
     ) -> None:
         self._address, self._source, self._options = address, source, tuple(options)
         self._generation = -1
+        self._looked_at_s = 0.0
         self._channel = self._open()
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -75,7 +81,10 @@ class RenewingChannel(grpc.aio.Channel):
 
     def _current(self) -> grpc.aio.Channel:
         """The channel for a call that begins now."""
-        self._source.current()
+        now = time.monotonic()
+        if now - self._looked_at_s >= LOOK_S:
+            self._looked_at_s = now
+            self._source.current()
         if self._generation != self._source.generation:
             old, self._channel = self._channel, self._open()
             leaving = asyncio.get_running_loop().create_task(old.close(RENEW_GRACE_S))

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
-from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY, Authenticator, CallerMetadata
+from penstock.rpc.auth import CREDENTIALS, Authenticator, CallerMetadata
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import (
     DEFAULT_LIMITS,
@@ -38,8 +38,6 @@ from penstock.rpc.open_calls import OpenCall, OpenCalls
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
-CREDENTIALS = frozenset(("authorization", TOKEN_KEY, CONTEXT_KEY))
-"""Metadata that says who calls."""
 STREAM_AGE_JITTER = 0.2
 """Share of a stream's age by which it is longer or shorter at most."""
 
@@ -159,7 +157,7 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            metadata = self._metadata(context)
+            metadata = received_metadata(context)
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
@@ -196,7 +194,7 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            metadata = self._metadata(context)
+            metadata = received_metadata(context)
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
@@ -215,7 +213,7 @@ class EndpointHandlers:
         async def serve(_: Any, context: Any) -> None:
             share = UNLIMITED
             try:
-                metadata = self._metadata(context)
+                metadata = received_metadata(context)
                 caller = await self._caller(metadata)
                 share = self._join(caller)
                 with self._endpoint.opened(metadata), share.stream():
@@ -300,21 +298,6 @@ class EndpointHandlers:
 
         return of_caller
 
-    def _metadata(self, context: Any) -> CallerMetadata:
-        """What came with a call.
-
-        Raises:
-            Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on
-                which.
-        """
-        pairs = context.invocation_metadata() or ()
-        sent = [name for name, _ in pairs if name in CREDENTIALS]
-        if len(sent) > len({*sent}):
-            raise unauthenticated("a credential was sent twice; send one")
-        metadata = CallerMetadata(pairs)
-        metadata.names = _certificate_names(context)
-        return metadata
-
     async def _caller(self, metadata: CallerMetadata) -> Call:
         caller = self._endpoint.authenticate(metadata)
         return caller if isinstance(caller, Call) else await caller
@@ -341,6 +324,21 @@ class EndpointHandlers:
             call.caller,
             call.is_translated,
         )
+
+
+def received_metadata(context: Any) -> CallerMetadata:
+    """What came with a call over gRPC.
+
+    Raises:
+        Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on which.
+    """
+    pairs = context.invocation_metadata() or ()
+    sent = [name for name, _ in pairs if name in CREDENTIALS]
+    if len(sent) > len({*sent}):
+        raise unauthenticated("a credential was sent twice; send one")
+    metadata = CallerMetadata(pairs)
+    metadata.names = _certificate_names(context)
+    return metadata
 
 
 def _certificate_names(context: Any) -> frozenset[str]:

@@ -66,15 +66,24 @@ class OpenCalls:
         return OpenCall(self._calls, serving, metadata)
 
     def end_refused(self) -> int:
-        """End the calls of whoever would not be accepted now; returns how many."""
-        refused = [(call, fault) for call in self._calls if (fault := self._refusal(call))]
+        """End the calls of whoever would not be accepted now; returns how many.
+
+        Callers are few and calls many, so each caller is authenticated once.
+        """
+        callers = {call.metadata.credentials(): call.metadata for call in self._calls}
+        refusals = {who: self._refusal(metadata) for who, metadata in callers.items()}
+        refused = [
+            (call, fault)
+            for call in self._calls
+            if (fault := refusals[call.metadata.credentials()]) is not None
+        ]
         for call, fault in refused:
             call.end(fault)
         return len(refused)
 
-    def _refusal(self, call: OpenCall) -> Fault | None:
+    def _refusal(self, metadata: CallerMetadata) -> Fault | None:
         try:
-            self._authenticate(call.metadata)
+            self._authenticate(metadata)
         except Fault as fault:
             return fault
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
+from penstock.service.purity import pure
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ SERVICE = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 RPC_TIMEOUT_S = 2.0
 MIN_RETRY_S = 0.1
 MAX_RETRY_S = 2.0
+SECRET_BYTES = 32
+"""Of the secret that a process registers with; see RegisterRequest."""
 
 
 class Registrar:
@@ -61,6 +65,7 @@ class Registrar:
         self._load = load
         self._models = models
         self._clock = clock or SystemClock()
+        self._secret = secrets.token_bytes(SECRET_BYTES)
         self._turn = 0
         self._peer: Peer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -80,18 +85,22 @@ class Registrar:
             await asyncio.wait([self._task])
         if self._peer is not None:
             with contextlib.suppress(Fault):
-                await self._call(
-                    "Drain", router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True)
+                request = router_pb2.DrainRequest(
+                    instance_id=self._instance.id,
+                    deregister=True,
+                    registration_secret=self._secret,
                 )
+                await self._call("Drain", request)
         await self._hang_up()
 
     async def _keep(self) -> None:
         failures = 0
         while True:
             try:
-                lease = await self._call(
-                    "Register", router_pb2.RegisterRequest(instance=self._instance)
+                request = router_pb2.RegisterRequest(
+                    instance=self._instance, registration_secret=self._secret
                 )
+                lease = await self._call("Register", request)
                 failures = 0
                 await self._renew(lease.heartbeat_interval_ms / 1000.0)
             except Fault as fault:
@@ -100,7 +109,7 @@ class Registrar:
                     log.warning("not registered with a router: %s", fault.message)
                 await self._hang_up()
                 self._turn += 1
-                await self._clock.sleep(min(MAX_RETRY_S, MIN_RETRY_S * 2.0 ** min(failures, 8)))
+                await self._clock.sleep(_pause_s(failures, fault.retry_after_s))
 
     async def _renew(self, interval_s: float) -> None:
         """Send heartbeats until the router asks to register again."""
@@ -110,6 +119,7 @@ class Registrar:
                 instance_id=self._instance.id,
                 load=self._load() if self._load else None,
                 models=self._changed_models(),
+                registration_secret=self._secret,
             )
             if (await self._call("Heartbeat", request)).register_again:
                 return
@@ -139,3 +149,10 @@ class Registrar:
         if self._peer is not None:
             peer, self._peer = self._peer, None
             await peer.close()
+
+
+@pure
+def _pause_s(failures: int, retry_after_s: float) -> float:
+    """Seconds before the next try: doubling, but not beyond what the router says."""
+    pause_s = min(MAX_RETRY_S, MIN_RETRY_S * 2.0 ** min(failures, 8))
+    return min(pause_s, retry_after_s) if retry_after_s else pause_s

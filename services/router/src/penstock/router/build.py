@@ -35,7 +35,6 @@ from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
 from penstock.router.credentials import Credentials, verifier_of
 from penstock.router.instances.backends import Backends
-from penstock.router.instances.ownership import Ownership
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
@@ -157,13 +156,16 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         ),
         Endpoint(
             REGISTRY,
-            RegistryServicer(settings, registry, clock, Ownership(store, clock)),
+            RegistryServicer(settings, registry, clock, store),
             services_only(REGISTRY, settings.tokens),
         ),
     ]
     limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
     kserve = Inference(
-        FleetModels(calls, keys, registry, telemetry), clock, limits.default_deadline_s
+        FleetModels(calls, keys, registry, telemetry),
+        clock,
+        limits.default_deadline_s,
+        open_calls,
     )
     port = GrpcServer(
         NAME,

@@ -29,4 +29,5 @@ BENCHMARKS: tuple[str, ...] = (
     "tokens",
     "telemetry",
     "wires",
+    "index",
 )

@@ -7,6 +7,8 @@ Changes of each kind are injected into the last prompt of tau-bench conversation
 asked what broke the prefix. What it says that this cost is compared with the books of a simulated
 provider, whose cache keeps prefixes as OpenAI documents it. Prefixes that the provider drops or
 keeps no longer must not be taken for breaks, nor breaks for those.
+
+The order of a run's next step among its siblings' calls is simulated; see `next_steps`.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from penstock.bench.fault_suite import logs
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.bench.runs import prefixes, trees
+from penstock.bench.runs import next_steps, prefixes, trees
 from penstock.bench.runs.injected import CHANGES
+from penstock.bench.runs.next_steps import Waits
 from penstock.bench.runs.prefixes import Counts
 from penstock.bench.tokens.data import TAU_BENCH, trajectories
 from penstock.prompts.prefix_breaks import BreakKind
 
-QUICK_CONVERSATIONS, QUICK_SEEDS = 10, 3
+QUICK_CONVERSATIONS, QUICK_TREES = 10, 3
+SEEDS, QUICK_SEEDS = 1000, 50
 BOUNDS = {
     "tree_seeds": Bound(">=", trees.MIN_SEEDS),
     "tree_overshoot": Bound("<=", 0),
@@ -33,6 +37,8 @@ BOUNDS = {
     "prefix_cost_error": Bound("<=", 0.01),
     "eviction_blamed_wrongly": Bound("<=", 0),
     "repairs_lossy": Bound("<=", 0),
+    "next_step_wait_cut": Bound(">=", 0.5),
+    "throughput_kept": Bound(">=", 0.98),
 }
 
 
@@ -42,11 +48,13 @@ def run(options: Options) -> Result:
     if options.quick:
         conversations = conversations[:QUICK_CONVERSATIONS]
     say("runs: budget trees")
-    seeds = trees.played(range(QUICK_SEEDS)) if options.quick else logs.rows(trees.LOG)
+    seeds = trees.played(range(QUICK_TREES)) if options.quick else logs.rows(trees.LOG)
     tree_figures = trees.figures_of(seeds)
     say("runs: changes injected into prompts")
     counts = prefixes.count(conversations)
     repairs, lossy = prefixes.lossy_repairs(conversations)
+    say("runs: next steps behind their siblings")
+    waits = next_steps.measure(range(QUICK_SEEDS if options.quick else SEEDS))
     figures = {
         **tree_figures,
         "prefix_break_kinds": len(counts.injected),
@@ -59,9 +67,20 @@ def run(options: Options) -> Result:
         "eviction_blamed_wrongly": counts.blamed_wrongly,
         "repairs_made": repairs,
         "repairs_lossy": lossy,
+        "next_step_wait_cut": waits.cut,
+        "throughput_kept": waits.throughput_kept,
     }
     context = {"conversations": len(conversations), "data": options.source(TAU_BENCH)}
-    return Result(figures, BOUNDS, context, (_kinds(counts),))
+    return Result(figures, BOUNDS, context, (_kinds(counts), _next_steps(waits)))
+
+
+def _next_steps(waits: Waits) -> Table:
+    rows = (
+        ("by deadline alone", waits.by_deadline_s * 1e3, waits.by_deadline_rate),
+        ("by run, then deadline", waits.by_run_s * 1e3, waits.by_run_rate),
+    )
+    columns = ("order", "ms to the next step's answer", "tokens a second")
+    return Table("A run's next step behind 8 siblings of 16 calls (simulated)", columns, rows)
 
 
 def _kinds(counts: Counts) -> Table:

@@ -96,9 +96,10 @@ def run(options: Options) -> Result:
 
 def _on_traces(options: Options) -> dict[str, dict[str, float]]:
     """Figures on the published traces; none where the data folder does not hold them."""
-    if options.data is None:
+    folder = options.folder("spot-bamboo")
+    if folder is None:
         return {}
-    market = bamboo_market(options.data / "spot-bamboo", NEED)
+    market = bamboo_market(folder, NEED)
     if market is None:
         return {}
     return {"shipped, bamboo traces (10.7 h)": simulate(market, NEED, DEFAULT).figures(NEED)}

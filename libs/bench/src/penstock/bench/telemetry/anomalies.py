@@ -139,8 +139,9 @@ def _on_nab(options: Options) -> tuple[dict[str, Number], tuple[Table, ...], int
 
 
 def _streams(options: Options) -> list[Stream]:
-    if options.data and options.source("nab") == "nab":
-        streams = read_streams(options.data / "nab")
+    folder = options.folder("nab")
+    if folder is not None:
+        streams = read_streams(folder)
     else:
         streams = generated_streams(random.Random(GENERATED_SEED))
     return streams[::QUICK_STEP] if options.quick else streams
@@ -148,7 +149,7 @@ def _streams(options: Options) -> list[Stream]:
 
 def _on_replay(options: Options) -> tuple[dict[str, Number], Table]:
     """Faults found, how soon, and false alerts, over all seeds together."""
-    folder = options.data if options.source("azure-llm-2023") != "generated" else None
+    folder = options.data if options.folder("azure-llm-2023") is not None else None
     hours, seeds = (1.0, SEEDS[:1]) if options.quick else (4.0, SEEDS)
     replays = [replay(folder, hours, seed) for seed in seeds]
     faults = [pair for one in replays for pair in one.faults]

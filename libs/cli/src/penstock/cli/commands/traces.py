@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import click
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.cli.options import Command, with_session
+from penstock.cli.output import plain, table
 from penstock.cli.session import Session
 from penstock.cli.top import fetch_overview, top_data, top_screen
 from penstock.cli.waterfall import WIDTH, waterfall
 from rich.live import Live
+from rich.table import Table
 
 TELEMETRY = pb.DESCRIPTOR.services_by_name["TelemetryService"]
 REFRESH_S = 2.0
 TEXT_COLUMNS = 70
 """Columns of a waterfall beside its time line, about."""
 MIN_WIDTH = 10
+SHORT_ID = 12
+"""Digits of a trace's identifier that are listed."""
 
 
 @click.command(cls=Command)
-@click.argument("trace_id", metavar="ID")
+@click.argument("trace_id", metavar="[ID]", default="")
+@click.option("--errors", is_flag=True, help="list only failed ones")
+@click.option("--slower-than", type=click.FloatRange(0), default=0.0, help="milliseconds at least")
+@click.option("--run", "run_id", default="", help="list only those of an agent run")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @with_session
-def trace(session: Session, trace_id: str) -> None:
-    """Draw a trace; ID is its identifier, or the first 6 digits or more."""
+def trace(
+    session: Session, trace_id: str, errors: bool, slower_than: float, run_id: str, limit: int
+) -> None:
+    """Draw a trace, or list the newest.
+
+    ID is its identifier, or the first 6 digits or more; without one, traces are listed.
+    """
+    if not trace_id:
+        request = pb.SearchTracesRequest(
+            errors_only=errors, min_duration_ms=slower_than, run_id=run_id, limit=limit
+        )
+        listed = asyncio.run(_list(session, request))
+        session.output.show(_table_of(listed), data=listed)
+        return
     found = asyncio.run(_trace(session, trace_id))
     width = max(MIN_WIDTH, min(WIDTH, session.output.console.width - TEXT_COLUMNS))
     session.output.show(waterfall(found, width), data=found)
@@ -35,6 +56,28 @@ def trace(session: Session, trace_id: str) -> None:
 def top(session: Session, once: bool) -> None:
     """Show services, requests and incidents, every two seconds until Ctrl-C."""
     asyncio.run(_top(session, once))
+
+
+def _table_of(listed: pb.SearchTracesResponse) -> Table | str:
+    if not listed.traces:
+        return "no such trace is held"
+    made = table("trace", "began", "ms", "name", "tenant", "error", right=("ms",), whole=("trace",))
+    for row in listed.traces:
+        began = datetime.fromtimestamp(row.start_unix_ms / 1e3).strftime("%H:%M:%S")
+        method = row.name.rpartition(".")[2]
+        made.add_row(
+            row.trace_id[:SHORT_ID],
+            began,
+            f"{row.duration_ms:,.1f}",
+            *map(plain, (method, row.tenant, row.error)),
+        )
+    return made
+
+
+async def _list(session: Session, request: pb.SearchTracesRequest) -> pb.SearchTracesResponse:
+    async with session.peer(session.target.telemetry, TELEMETRY) as peer:
+        listed: pb.SearchTracesResponse = await peer.call("SearchTraces", request, session.call())
+        return listed
 
 
 async def _trace(session: Session, trace_id: str) -> pb.GetTraceResponse:

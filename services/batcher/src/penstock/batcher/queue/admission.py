@@ -72,6 +72,7 @@ class Admission:
             now,
             begin_by_s if limits.postpones else min(begin_by_s, timeout_at_s),
             is_streamed,
+            call.run_id,
         )
         self._check_capacity(item, limits, now)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
 """The order in which waiting requests are served: weighted fair queueing.
 
-Three rules, one inside the other:
+Four rules, one inside the other:
 
 1. Between priority classes: start-time fair queueing (Goyal, Vin and Cheng, 1996). Every class has
    a tag in virtual time, which grows by tokens divided by weight as the class is served; the class
@@ -9,8 +9,10 @@ Three rules, one inside the other:
    beyond its share it is served fairly.
 2. Between the tenants of a class: the same by tokens, with equal weights and without credit, so
    that an idle tenant saves nothing up.
-3. Within a tenant: earliest deadline first. While CoDel reports overload, newest first, because
-   the oldest requests would end too late anyway.
+3. Between the agent runs of a tenant: the same by tokens, so that the next step of one run does
+   not wait for everything that the others have queued. An item without a run counts as a run.
+4. Where these are equal, as they are without runs: earliest deadline first. While CoDel reports
+   overload, a tenant's newest first, because the oldest requests would end too late anyway.
 
 Plain values: `now` is an argument and nothing waits here. Ownership: the queue owns an item from
 `push` until `take`, `remove` or `pop_expired` gives it back.
@@ -26,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL, WorkItem
+from penstock.batcher.queue.run_order import RunOrder
 
 POSTPONED = "\x00postponed"
 """Tenant name of the items that are served after all others of their class."""
@@ -65,8 +68,11 @@ class _TenantFlow:
 
     tag: float = 0.0
     """Virtual time in tokens at which the tenant's next item starts."""
-    heap: list[tuple[float, int, WorkItem]] = field(default_factory=list)
-    """By deadline, then arrival; items that were removed stay until they reach the top."""
+    heap: list[tuple[float, float, int, WorkItem]] = field(default_factory=list)
+    """By start tag of the run, deadline, arrival; items that were removed stay until they reach the
+    top.
+    """
+    runs: RunOrder = field(default_factory=RunOrder)
     tokens: int = 0
 
 
@@ -141,7 +147,8 @@ class FairQueue:
             credit = 0.0 if self.strict else flow.credit
             flow.tag = max(flow.tag, self._virtual_time - credit)
         tenant = self._tenant_flow(flow, item.tenant)
-        heapq.heappush(tenant.heap, (item.deadline_s, next(self._sequence), item))
+        start = tenant.runs.enter(item.run_id, item.tokens)
+        heapq.heappush(tenant.heap, (start, item.deadline_s, next(self._sequence), item))
         tenant.tokens += item.tokens
         flow.rows += item.rows
         self._items[item.id] = item
@@ -165,6 +172,8 @@ class FairQueue:
         """Give back an item whose caller has left; None where it is not in the queue."""
         item = self._items.pop(item_id, None)
         if item is not None:
+            tenant = self._classes[item.priority].tenants[item.tenant]
+            tenant.runs.give_back(item.run_id, item.tokens)
             self._discount(item)
         return item
 
@@ -213,20 +222,21 @@ class FairQueue:
         return behind + [flow for flow in by_urgency if flow not in behind]
 
     def _tenant_order(self, tenant: _TenantFlow, max_items: int) -> list[WorkItem]:
-        """A tenant's items: earliest deadline first, or newest first while overloaded."""
-        waiting = [entry for entry in tenant.heap if entry[2].id in self._items]
+        """A tenant's items: by run and deadline, or newest first while overloaded."""
+        waiting = [entry for entry in tenant.heap if entry[-1].id in self._items]
         if self.codel.overloaded:
             newest = heapq.nlargest(
-                max_items, waiting, key=lambda entry: (entry[2].arrived_s, entry[1])
+                max_items, waiting, key=lambda entry: (entry[-1].arrived_s, entry[2])
             )
-            return [item for _, _, item in newest]
-        return [item for _, _, item in heapq.nsmallest(max_items, waiting)]
+            return [item for *_, item in newest]
+        return [item for *_, item in heapq.nsmallest(max_items, waiting)]
 
     def take(self, item: WorkItem) -> None:
         """Take an item out to be served and charge it to its class and tenant."""
         item = self._items.pop(item.id)
         flow = self._classes[item.priority]
         tenant = flow.tenants[item.tenant]
+        tenant.runs.serve(item.run_id, item.tokens)
         if self.strict:
             # Virtual time of an ideal fair server: a class behind it has had less than its share.
             backlogged_weight = sum(each.weight for each in self._classes.values() if each.rows)
@@ -242,8 +252,8 @@ class FairQueue:
     def drop_candidate(
         self, newcomer: WorkItem | None = None, priority: int | None = None
     ) -> WorkItem | None:
-        """The item that a full queue drops: the newest one of the flow that has the most waiting
-        tokens for its class's weight; None where nothing waits.
+        """The item that a full queue drops: of the flow that has the most waiting tokens for its
+        class's weight, the newest one of the run that has the most; None where nothing waits.
 
         Args:
             newcomer: whose queue limit is reached: only items that share it are considered. None
@@ -262,8 +272,11 @@ class FairQueue:
         length, longest = max(flows, key=lambda entry: entry[0], default=(0.0, None))
         if longest is None or not length:
             return None
+        tokens: Counter[str] = Counter()
         candidates = self._items_of(longest, same_limit)
-        return max(candidates, key=lambda item: (item.arrived_s, item.id))
+        for item in candidates:
+            tokens[item.run_id] += item.tokens
+        return max(candidates, key=lambda item: (tokens[item.run_id], item.arrived_s, item.id))
 
     def _count_like(self, item: WorkItem) -> int:
         return self.count(item.model, is_streamed=item.is_streamed)
@@ -274,7 +287,7 @@ class FairQueue:
         return sum(item.tokens for item in self._items_of(tenant, same_limit))
 
     def _items_of(self, tenant: _TenantFlow, same_limit: WorkItem | None) -> list[WorkItem]:
-        waiting = [item for _, _, item in tenant.heap if item.id in self._items]
+        waiting = [item for *_, item in tenant.heap if item.id in self._items]
         if same_limit is None:
             return waiting
         return [item for item in waiting if item.shares_limit_with(same_limit)]
@@ -289,7 +302,7 @@ class FairQueue:
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
-        while tenant.heap and tenant.heap[0][2].id not in self._items:
+        while tenant.heap and tenant.heap[0][-1].id not in self._items:
             heapq.heappop(tenant.heap)
         if not tenant.heap and (tenant.tag <= flow.virtual_time or item.tenant == POSTPONED):
             del flow.tenants[item.tenant]

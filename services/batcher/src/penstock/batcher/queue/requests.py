@@ -23,7 +23,8 @@ class WorkItem(NamedTuple):
 
     `tokens` is its size and `rows` the number of its texts. `arrived_s` and `deadline_s`, the
     latest moment to begin it, are on the monotonic clock. A streamed item shares no batch and is
-    counted apart from those that are answered whole.
+    counted apart from those that are answered whole. `run_id` is the agent run that it is a step
+    of, empty for a single call.
 
     A named tuple, because one is made for every request and a frozen dataclass takes four times as
     long to make.
@@ -38,6 +39,7 @@ class WorkItem(NamedTuple):
     arrived_s: float
     deadline_s: float
     is_streamed: bool = False
+    run_id: str = ""
 
     def shares_limit_with(self, other: WorkItem) -> bool:
         """Whether both count towards the same queue limit."""

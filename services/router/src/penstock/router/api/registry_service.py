@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import redis.asyncio
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.api.scoreboard import state_of
+from penstock.router.instances.holders import Holders
 from penstock.router.instances.ownership import Ownership
 from penstock.router.instances.registry import Registry
 from penstock.router.requests.resolved import MAX_NAME_BYTES
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
+from penstock.rpc.callers import DRAIN_OTHERS
 from penstock.rpc.errors import invalid, not_found
 from penstock.service.clock import Clock
 
@@ -30,16 +33,18 @@ class RegistryServicer:
         settings: RouterSettings,
         registry: Registry,
         clock: Clock,
-        ownership: Ownership | None = None,
+        store: redis.asyncio.Redis | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._clock = clock
-        self._ownership = ownership or Ownership(None, clock)
+        self._ownership = Ownership(store, clock)
+        self._holders = Holders(store, registry, clock)
 
     async def Register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
         check_instance(request.instance)
         await self._ownership.claim(request.instance.id, call.caller)
+        await self._holders.claim(request.instance.id, request.registration_secret)
         await self._registry.register(request.instance)
         return pb.RegisterResponse(
             heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
@@ -49,13 +54,18 @@ class RegistryServicer:
     async def Heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
         check_models(request.models, "models")
         await self._ownership.check(request.instance_id, call.caller)
+        await self._holders.check(request.instance_id, request.registration_secret)
         known = await self._registry.heartbeat(request.instance_id, request.load, request.models)
         state = state_of(self._registry.members.get(request.instance_id), self._clock.monotonic())
         return pb.HeartbeatResponse(register_again=not known, state=state)
 
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
         await self._ownership.check(request.instance_id, call.caller)
+        if call.caller not in DRAIN_OTHERS:
+            await self._holders.check(request.instance_id, request.registration_secret)
         in_flight = await self._registry.drain(request.instance_id, request.deregister)
+        if request.deregister:
+            self._holders.release(request.instance_id)
         if in_flight is None:
             raise not_found("instance_id", f"{request.instance_id!r} is not registered")
         return pb.DrainResponse(in_flight=in_flight, state=pb.INSTANCE_STATE_DRAINING)

@@ -120,7 +120,7 @@ class Registry:
         did not register here, or has registered elsewhere since.
         """
         known = self.members.get(instance_id)
-        if known is None or instance_id not in self._owned:
+        if known is None or not self.owns(instance_id):
             return False
         now = self._heard_at[instance_id] = self._clock.monotonic()
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
@@ -150,6 +150,14 @@ class Registry:
         if deregister and not known.own:
             self._forget(instance_id)
         return known.own
+
+    def owns(self, instance_id: str) -> bool:
+        """Whether the instance registered here, and at no other router since."""
+        return instance_id in self._owned
+
+    def lease_left_s(self, instance_id: str) -> float:
+        """Seconds that its lease has left; 0 for none."""
+        return max(0.0, self._lease_until.get(instance_id, 0.0) - self._clock.monotonic())
 
     def serving(self, model: str) -> int:
         """Instances that may be given work for the model."""

@@ -367,10 +367,12 @@ class Instance(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., batcher_address: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_inference_pb2.Model, _Mapping]]] = ..., capabilities: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., microusd_per_hour: _Optional[int] = ..., tenancy: _Optional[_Union[Tenancy, str]] = ..., zone: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("instance",)
+    __slots__ = ("instance", "registration_secret")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REGISTRATION_SECRET_FIELD_NUMBER: _ClassVar[int]
     instance: Instance
-    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
+    registration_secret: bytes
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., registration_secret: _Optional[bytes] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("heartbeat_interval_ms", "lease_ms")
@@ -381,14 +383,16 @@ class RegisterResponse(_message.Message):
     def __init__(self, heartbeat_interval_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("instance_id", "load", "models")
+    __slots__ = ("instance_id", "load", "models", "registration_secret")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRATION_SECRET_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     load: _common_pb2.LoadReport
     models: _containers.RepeatedCompositeFieldContainer[_inference_pb2.Model]
-    def __init__(self, instance_id: _Optional[str] = ..., load: _Optional[_Union[_common_pb2.LoadReport, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_inference_pb2.Model, _Mapping]]] = ...) -> None: ...
+    registration_secret: bytes
+    def __init__(self, instance_id: _Optional[str] = ..., load: _Optional[_Union[_common_pb2.LoadReport, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_inference_pb2.Model, _Mapping]]] = ..., registration_secret: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("register_again", "state")
@@ -399,14 +403,16 @@ class HeartbeatResponse(_message.Message):
     def __init__(self, register_again: _Optional[bool] = ..., state: _Optional[_Union[InstanceState, str]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("instance_id", "deregister", "reason")
+    __slots__ = ("instance_id", "deregister", "reason", "registration_secret")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     DEREGISTER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REGISTRATION_SECRET_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     deregister: bool
     reason: str
-    def __init__(self, instance_id: _Optional[str] = ..., deregister: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    registration_secret: bytes
+    def __init__(self, instance_id: _Optional[str] = ..., deregister: _Optional[bool] = ..., reason: _Optional[str] = ..., registration_secret: _Optional[bytes] = ...) -> None: ...
 
 class DrainResponse(_message.Message):
     __slots__ = ("in_flight", "state")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,23 @@ from pathlib import Path
 NOT_ON_A_JOURNEY = ("libs/api/", "libs/bench/", "libs/stack/", "libs/testkit/")
 """Generated code, and what starts or tests the services: no reader of a request opens it."""
 GENERATED = ("libs/api/",)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back.
+
+    Python 3.11 counts the depth of a syntax tree for the process, not for the parse: a finalizer
+    that parses meanwhile (one that logs a traceback does, for its carets) fails the parse that it
+    interrupts (https://github.com/python/cpython/issues/106905).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,8 @@ class Source:
 
     @cached_property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text, filename=self.path)
+        with _no_collection():
+            return ast.parse(self.text, filename=self.path)
 
     @cached_property
     def spans(self) -> dict[int, int]:

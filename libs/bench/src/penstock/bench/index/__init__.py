@@ -1,0 +1,1 @@
+"""The benchmark `index`: what the field claims, beside what was measured here."""

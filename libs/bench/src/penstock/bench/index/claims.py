@@ -1,0 +1,211 @@
+"""What is claimed of systems like this one, and the figures that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """What a measured value says of a claim."""
+
+    BEATEN = "beaten"
+    MET = "met"
+    SHORT = "short"
+    OPEN = "not measured"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and the figure that answers it.
+
+    Attributes:
+        text: what is claimed.
+        at_least: the lowest value of the claim.
+        at_most: its highest value; above it the claim is beaten.
+        page: the benchmark that measures it; empty where none does.
+        figure: the figure's name on the page.
+        is_cost: the claim is the share that is saved, the figure the share that is left.
+        caveat: what a reader has to know of the figure, or why it falls short.
+    """
+
+    text: str
+    at_least: float
+    at_most: float
+    page: str
+    figure: str
+    caveat: str
+    is_cost: bool = False
+
+    @property
+    def where(self) -> str:
+        """The figure's page and name, for people."""
+        return f"`{self.figure}` of [{self.page}]({self.page}.md)" if self.page else "–"
+
+    def value(self, pages: Mapping[str, Mapping[str, float]]) -> float | None:
+        """What was measured, in the claim's own terms; None where nothing was."""
+        measured = pages.get(self.page, {}).get(self.figure)
+        if measured is None:
+            return None
+        return 1 - measured if self.is_cost else measured
+
+    def verdict(self, value: float | None) -> Verdict:
+        """What the value says."""
+        if value is None:
+            return Verdict.OPEN
+        if value < self.at_least:
+            return Verdict.SHORT
+        return Verdict.BEATEN if value > self.at_most else Verdict.MET
+
+
+CLAIMS = (
+    Claim(
+        "quantisation makes models 4 times smaller",
+        4,
+        4,
+        "quantization",
+        "size_ratio",
+        "a scale for each channel, and norms that stay FP32, take the last percent",
+    ),
+    Claim(
+        "quantisation makes models 2 times faster",
+        2,
+        2,
+        "quantization",
+        "speedup_vs_onnx_fp32",
+        "one thread, short texts, against the same graph in FP32",
+    ),
+    Claim(
+        "quantised models keep 95–98 % of their accuracy",
+        0.95,
+        0.98,
+        "quantization",
+        "accuracy_kept",
+        "one data set (banking77); the rest is within its noise",
+    ),
+    Claim(
+        "caching and deduplication save 40–60 % of calls",
+        0.4,
+        0.6,
+        "coalescing",
+        "redundant_cut",
+        "repeats drawn by Zipf; agents' conversations repeat far less (tau-bench: 0.3 % exact)",
+    ),
+    Claim(
+        "a semantic cache saves 40–60 % of calls",
+        0.4,
+        0.6,
+        "semantic-cache",
+        "call_cut_01",
+        "closed answers (intents) at an error bound of 1 %; free text is exact only by default",
+    ),
+    Claim(
+        "dynamic batching brings 3–4 times the throughput",
+        3,
+        4,
+        "batching",
+        "vs_unbatched_rps",
+        "a CPU takes for a batch nearly what its rows take one by one; 3.2 times against padded "
+        "batches first come, first served; a GPU has not been measured",
+    ),
+    Claim(
+        "priority cuts the latency of urgent work by 60–75 %",
+        0.6,
+        0.75,
+        "priority",
+        "high_mean_cut_vs_fifo",
+        "simulated at twice the capacity, with the batcher's own queue",
+    ),
+    Claim(
+        "priority among real processes, the same",
+        0.6,
+        0.75,
+        "priority",
+        "real_high_p50_vs_low",
+        "medians of the classes of one run",
+        is_cost=True,
+    ),
+    Claim(
+        "adaptive limits cut overruns of budgets by 85 %",
+        0.85,
+        0.85,
+        "limiter",
+        "overrun_cut",
+        "against limits on the number of calls",
+    ),
+    Claim(
+        "99 % availability under adaptive limits",
+        0.99,
+        1,
+        "limiter",
+        "availability",
+        "of critical calls, a tenth of the load; `low_served` says what the others pay",
+    ),
+    Claim(
+        "pooled connections cut latency by 30–40 %",
+        0.3,
+        0.4,
+        "pooling",
+        "latency_cut",
+        "against a connection a call; how much depends on the distance to the upstream",
+    ),
+    Claim(
+        "robust anomaly detection raises 67 % fewer false alarms",
+        0.67,
+        0.67,
+        "telemetry",
+        "false_positive_cut_vs_threshold",
+        "against thresholds; the level was chosen on files that are scored too",
+    ),
+    Claim(
+        "prediction over-provisions 45 % less",
+        0.45,
+        0.45,
+        "scaling",
+        "over_provision_cut_vs_best_reactive",
+        "against the best reactive rule, simulated; against the HPA `over_provision_cut_vs_hpa`",
+    ),
+    Claim(
+        "spot instances make it 72 % cheaper",
+        0.72,
+        0.72,
+        "spot",
+        "cost_vs_on_demand",
+        "a generated market; on-demand stand-ins for 99.5 % availability cost the rest",
+        is_cost=True,
+    ),
+    Claim(
+        "99.5 % availability on spot instances",
+        0.995,
+        1,
+        "spot",
+        "availability",
+        "simulated on a generated market",
+    ),
+    Claim(
+        "routing by score brings 41 % more throughput",
+        1.41,
+        1.41,
+        "routing",
+        "throughput_vs_round_robin",
+        "unequal instances, simulated; on equal ones `throughput_equal_fleet`",
+    ),
+    Claim(
+        "all together cost 65–72 % less",
+        0.65,
+        0.72,
+        "",
+        "",
+        "parts save at different places, so they cannot be added; a replay of agents' traffic is "
+        "missing",
+    ),
+    Claim(
+        "all together take up to 80 % less time",
+        0.8,
+        0.8,
+        "",
+        "",
+        "as above",
+    ),
+)
