@@ -64,11 +64,14 @@ def main() -> int:
     """Play the seeds after those of the log, and append them; 1 where one went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds to play")
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
+    parser.add_argument("--from", type=int, dest="first", help="default: the one after the log's")
     parser.add_argument("--log", type=Path, default=LOG, help="file that gets a line for each")
     given = parser.parse_args()
+    first = given.first
+    if first is None:
+        first = 1 + max((row["seed"] for row in logs.rows(given.log)), default=-1)
     wrong = 0
-    for row in played(range(given.first, given.first + given.seeds)):
+    for row in played(range(first, first + given.seeds)):
         logs.append(given.log, row)
         wrong += any(row[name] for name in WRONG)
     return int(wrong > 0)
