@@ -30,6 +30,17 @@ def test_what_is_no_amount_of_dollars_is_refused(said: str) -> None:
     assert refused.value.param == "x-penstock-max-cost"
 
 
+@pytest.mark.parametrize(("said", "is_final"), [("true", True), ("False", False), ("", False)])
+def test_a_call_says_that_it_is_for_its_runs_final_answer(said: str, is_final: bool) -> None:
+    assert options_of(ASKED, {"x-penstock-final": said}).run_final is is_final
+
+
+def test_what_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(BadRequest) as refused:
+        options_of(ASKED, {"x-penstock-final": "yes"})
+    assert refused.value.param == "x-penstock-final"
+
+
 @pytest.mark.parametrize(
     ("fault", "message", "param"),
     [

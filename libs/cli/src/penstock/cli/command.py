@@ -19,6 +19,7 @@ from penstock.cli.commands.fleet import explain, instances
 from penstock.cli.commands.keys import keys
 from penstock.cli.commands.load import load
 from penstock.cli.commands.models import models
+from penstock.cli.commands.runs import runs
 from penstock.cli.commands.spending import limits, usage
 from penstock.cli.commands.stack import certs, config, demo, up
 from penstock.cli.commands.texts import classify, embed, rerank
@@ -45,6 +46,7 @@ COMMANDS = (
     models,
     instances,
     explain,
+    runs,
     keys,
     limits,
     usage,

@@ -17,6 +17,7 @@ class PenstockError(Exception):
         field: the field of the request to correct; empty where it is none.
         reason: a stable text for programs.
         retry_after_s: seconds to wait before a retry; 0: unknown.
+        run: the started run that refused the call: its state, what is left; else None.
         advice: what to do; the same for all errors of a class.
     """
 
@@ -29,6 +30,7 @@ class PenstockError(Exception):
         self.field = fault.field
         self.reason = str(fault.reason)
         self.retry_after_s = fault.retry_after_s
+        self.run = fault.run
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors travel between processes, for instance out of a pool of workers."""

@@ -9,14 +9,18 @@ import asyncio
 import contextlib
 import itertools
 import random
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from google.protobuf.message import Message
+from penstock.api.common.v1 import run_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.api.router.v1 import runs_pb2
 from penstock.client import requests
 from penstock.client.background import check_process
 from penstock.client.errors import bad_request, from_fault_at, not_open
@@ -222,6 +226,50 @@ class Penstock:
         run = new_run(timeout_s=CONTROL_TIMEOUT_S)
         answer: pb.ListModelsResponse = await self.call("ListModels", pb.ListModelsRequest(), run)
         return answer
+
+    async def start_run(
+        self,
+        limits: run_pb2.RunLimits | None = None,
+        *,
+        parent: Run | None = None,
+        name: str = "",
+        reserve: run_pb2.RunAmount | None = None,
+    ) -> Run:
+        """Start a run with a budget, or open a child of one with a share of it; give it as `run` to
+        calls.
+
+        Args:
+            parent: the run that opens it; its step, priority and timeout are taken over.
+            reserve: the last part of the limits, for calls with `options.run_final`.
+        """
+        own_run = parent or new_run()
+        request = runs_pb2.StartRunRequest(
+            parent_run_id=parent.id if parent is not None else "",
+            name=name,
+            limits=limits,
+            reserve=reserve,
+            idempotency_token=uuid.uuid4().hex,
+        )
+        control = new_run(timeout_s=CONTROL_TIMEOUT_S)
+        answer: runs_pb2.StartRunResponse = await self.call("StartRun", request, control)
+        return replace(own_run, id=answer.run.id)
+
+    async def get_run(self, run: Run) -> runs_pb2.GetRunResponse:
+        """A started run and those below it: state, limits, spent, held."""
+        request = runs_pb2.GetRunRequest(run_id=run.id)
+        control = new_run(timeout_s=CONTROL_TIMEOUT_S)
+        answer: runs_pb2.GetRunResponse = await self.call("GetRun", request, control)
+        return answer
+
+    async def raise_run(self, run: Run, limits: run_pb2.RunLimits | None = None) -> None:
+        """Raise the limits of a started run to what is given, and let it go on."""
+        request = runs_pb2.RaiseRunRequest(run_id=run.id, limits=limits)
+        await self.call("RaiseRun", request, new_run(timeout_s=CONTROL_TIMEOUT_S))
+
+    async def end_run(self, run: Run) -> None:
+        """End a started run and those below it; a child's rest goes back to its parent."""
+        request = runs_pb2.EndRunRequest(run_id=run.id)
+        await self.call("EndRun", request, new_run(timeout_s=CONTROL_TIMEOUT_S))
 
     async def cancel_run(self, run: Run) -> int:
         """Cancel all calls of a run that are in flight; return their number."""

@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from penstock.api.common.v1 import run_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.api.router.v1 import runs_pb2
 from penstock.client.background import Background
 from penstock.client.errors import NotOpen, not_open
 from penstock.client.penstock import Penstock
@@ -143,6 +145,30 @@ class PenstockSync:
     def list_models(self) -> pb.ListModelsResponse:
         """See Penstock.list_models."""
         return self._wait(self._client.list_models())
+
+    def start_run(
+        self,
+        limits: run_pb2.RunLimits | None = None,
+        *,
+        parent: Run | None = None,
+        name: str = "",
+        reserve: run_pb2.RunAmount | None = None,
+    ) -> Run:
+        """See Penstock.start_run."""
+        started = self._client.start_run(limits, parent=parent, name=name, reserve=reserve)
+        return self._wait(started)
+
+    def get_run(self, run: Run) -> runs_pb2.GetRunResponse:
+        """See Penstock.get_run."""
+        return self._wait(self._client.get_run(run))
+
+    def raise_run(self, run: Run, limits: run_pb2.RunLimits | None = None) -> None:
+        """See Penstock.raise_run."""
+        self._wait(self._client.raise_run(run, limits))
+
+    def end_run(self, run: Run) -> None:
+        """See Penstock.end_run."""
+        self._wait(self._client.end_run(run))
 
     def cancel_run(self, run: Run) -> int:
         """See Penstock.cancel_run."""

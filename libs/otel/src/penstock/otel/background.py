@@ -63,6 +63,7 @@ FOLLOW_UP_METHODS = (
     "LimiterService/Release",
     "LimiterService/RenewLease",
     "LimiterService/ReturnLease",
+    "LimiterService/SettleRun",
 )
 """RPCs that belong to a request where they have a parent, and follow one where they have none."""
 

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from penstock.api.common.v1 import common_pb2
+from penstock.api.common.v1 import common_pb2, run_pb2
 from penstock.rpc.reasons import TABLE, Consequences, Reason, reason_of
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ DOMAIN = "penstock"
 
 class Fault(Exception):
     """A failure that the caller is told of: why, in words that may leave, and what to mend or when
-    to try again; and what a provider said, where that is for the caller.
+    to try again; what a provider said, where that is for the caller; and the started run that
+    refuses a call.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Fault(Exception):
         field: str = "",
         retry_after_s: float = 0.0,
         provider_error: common_pb2.ProviderError | None = None,
+        run: run_pb2.Run | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -44,6 +46,7 @@ class Fault(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
         self.provider_error = provider_error
+        self.run = run
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -56,16 +59,11 @@ class Fault(Exception):
         return TABLE[self.reason]
 
     def __reduce__(self) -> tuple[object, ...]:
-        said = self.provider_error
-        packed = b"" if said is None else said.SerializeToString()
-        return _unpickled, (self.reason, self.message, self.field, self.retry_after_s, packed)
+        return _unpickled, (to_item_status(self).SerializeToString(),)
 
 
-def _unpickled(
-    reason: Reason, message: str, field: str, retry_after_s: float, packed: bytes
-) -> Fault:
-    said = common_pb2.ProviderError.FromString(packed) if packed else None
-    return Fault(reason, message, field=field, retry_after_s=retry_after_s, provider_error=said)
+def _unpickled(packed: bytes) -> Fault:
+    return from_item_status(common_pb2.ItemStatus.FromString(packed))
 
 
 def invalid(field: str, message: str, reason: Reason = Reason.INVALID_ARGUMENT) -> Fault:
@@ -170,7 +168,7 @@ def _of_rpc(error: grpc.aio.AioRpcError) -> Fault:
 
 
 def _of_status(status: status_pb2.Status) -> Fault:
-    name, field, retry_after_s, said = "", "", 0.0, None
+    name, field, retry_after_s, said, run = "", "", 0.0, None, None
     for detail in status.details:
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
@@ -182,9 +180,15 @@ def _of_status(status: status_pb2.Status) -> Fault:
             name = error_details_pb2.ErrorInfo.FromString(detail.value).reason
         elif detail.Is(common_pb2.ProviderError.DESCRIPTOR):
             said = common_pb2.ProviderError.FromString(detail.value)
-    reason = reason_of(name, CODES[status.code])
+        elif detail.Is(run_pb2.Run.DESCRIPTOR):
+            run = run_pb2.Run.FromString(detail.value)
     return Fault(
-        reason, status.message, field=field, retry_after_s=retry_after_s, provider_error=said
+        reason_of(name, CODES[status.code]),
+        status.message,
+        field=field,
+        retry_after_s=retry_after_s,
+        provider_error=said,
+        run=run,
     )
 
 
@@ -198,6 +202,7 @@ def to_item_status(error: BaseException) -> common_pb2.ItemStatus:
         field=fault.field,
         retry_after_ms=round(fault.retry_after_s * 1000),
         provider_error=fault.provider_error,
+        run=fault.run,
     )
 
 
@@ -210,12 +215,13 @@ def from_item_status(status: common_pb2.ItemStatus) -> Fault:
         field=status.field,
         retry_after_s=status.retry_after_ms / 1000.0,
         provider_error=status.provider_error if status.HasField("provider_error") else None,
+        run=status.run if status.HasField("run") else None,
     )
 
 
 def to_rpc_status(fault: Fault) -> status_pb2.Status:
-    """google.rpc.Status with ErrorInfo, and with BadRequest, RetryInfo and ProviderError where they
-    say something.
+    """google.rpc.Status with ErrorInfo, and with BadRequest, RetryInfo, ProviderError and Run where
+    they say something.
     """
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN)]
     if fault.field:
@@ -229,6 +235,8 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if fault.provider_error is not None:
         details.append(fault.provider_error)
+    if fault.run is not None:
+        details.append(fault.run)
     status = status_pb2.Status(code=fault.code.value[0], message=fault.message)
     for detail in details:
         packed = any_pb2.Any()

@@ -164,6 +164,12 @@ class Reason(StrEnum):
     # Runs and jobs.
     RUN_CANCELLED = "RUN_CANCELLED"
     RUN_BUDGET_EXHAUSTED = "RUN_BUDGET_EXHAUSTED"
+    """A limit of the run is reached; a started run is paused by that."""
+    RUN_BUDGET_HELD = "RUN_BUDGET_HELD"
+    """A started run's calls in flight hold what this one needs."""
+    RUN_PAUSED = "RUN_PAUSED"
+    """Somebody has paused the started run."""
+    RUN_ENDED = "RUN_ENDED"
     RUN_DEADLINE = "RUN_DEADLINE"
     NO_STORE = "NO_STORE"
     """Jobs need a store, and none is configured or it does not answer."""
@@ -298,6 +304,9 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.STORE_UNAVAILABLE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.RUN_CANCELLED: _caller(Code.CANCELLED),
     Reason.RUN_BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED),
+    Reason.RUN_BUDGET_HELD: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
+    Reason.RUN_PAUSED: _caller(Code.FAILED_PRECONDITION),
+    Reason.RUN_ENDED: _caller(Code.FAILED_PRECONDITION),
     Reason.RUN_DEADLINE: _caller(Code.DEADLINE_EXCEEDED),
     Reason.NO_STORE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.ATTEMPTS_EXHAUSTED: _caller(Code.UNAVAILABLE),

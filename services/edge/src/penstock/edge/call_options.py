@@ -15,8 +15,9 @@ from penstock.rpc.call import PRIORITIES
 from penstock.service.purity import pure
 
 PREFIX = "x-penstock-"
-RUN, STEP, PRIORITY, MAX_COST, CACHE, TIMEOUT = (
+RUN, FINAL, STEP, PRIORITY, MAX_COST, CACHE, TIMEOUT = (
     "run",
+    "final",
     "step",
     "priority",
     "max-cost",
@@ -52,6 +53,7 @@ def options_of(asked: Asked, headers: Headers) -> router_pb2.CallOptions:
         step=_bounded(headers, asked.metadata, STEP) or _first(headers, STEPS),
         affinity_key=asked.affinity,
     )
+    _put_final(options, _said(headers, asked.metadata, FINAL))
     _put_priority(options, _said(headers, asked.metadata, PRIORITY))
     _put_cost(options, _said(headers, asked.metadata, MAX_COST))
     _put_cache(options, _said(headers, asked.metadata, CACHE))
@@ -91,6 +93,13 @@ def _first(headers: Headers, names: tuple[str, ...]) -> str:
     """The first header that is there and short enough to be a name."""
     said = (headers.get(name, "").strip() for name in names)
     return next((each for each in said if each and len(each.encode()) <= MAX_RUN_BYTES), "")
+
+
+def _put_final(options: router_pb2.CallOptions, said: str) -> None:
+    """Whether the call is for its run's final answer, which may draw on the run's reserve."""
+    if said.lower() not in ("", "true", "false"):
+        raise BadRequest(f"{PREFIX}{FINAL}: must be true or false", PREFIX + FINAL)
+    options.run_final = said.lower() == "true"
 
 
 def _put_priority(options: router_pb2.CallOptions, said: str) -> None:

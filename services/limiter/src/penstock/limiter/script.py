@@ -29,6 +29,15 @@ OPERATION_MODULES = {
     "leases": ("renew",),
     "inspection": ("usage", "adjust", "drain", "snapshot"),
     "migration": ("migrate",),
+    "runs": (
+        "run_start",
+        "run_child",
+        "run_hold",
+        "run_settle",
+        "run_change",
+        "run_read",
+        "run_list",
+    ),
 }
 """Files of the folder `ledger` by the operations that they return."""
 RUN = """

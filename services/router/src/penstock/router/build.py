@@ -20,6 +20,8 @@ from penstock.kserve.inference import Inference
 from penstock.prices.price_file import read_prices
 from penstock.prices.prices import Prices
 from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.admission.limiter_calls import LimiterCalls
+from penstock.router.admission.run_admission import RunAdmission
 from penstock.router.admission.unlimited import CeilingAdmission
 from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
@@ -43,11 +45,13 @@ from penstock.router.routing.model_choice import Models
 from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
 from penstock.router.runs.runs import Runs
+from penstock.router.runs.started_runs import StartedRuns
 from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, ShapeStage
 from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.open_calls import OpenCalls
+from penstock.rpc.peers.stream import Peer
 from penstock.service.background import Background
 from penstock.service.current import Current
 from penstock.service.settings import load_section
@@ -105,6 +109,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     admitting = (
         stages.admission or admission or CeilingAdmission(prices, selection.max_output_tokens)
     )
+    run_admission = _run_admission(settings, outside, prices, admitting)
+    admitting = run_admission or admitting
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
@@ -130,6 +136,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     if store is not None and outbox is not None:
         jobs = Jobs(settings, store, calls.serve_job, clock)
         shared = _Shared(store, jobs, RunStream(store, runs, outbox, clock))
+    started = StartedRuns(_limiter(settings, outside))
     servicer = RouterServicer(
         settings,
         calls,
@@ -139,6 +146,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         clock,
         models,
         runs,
+        started,
         shared.jobs if shared is not None else None,
     )
     open_calls = OpenCalls(keys.authenticate)
@@ -206,7 +214,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
             await shared.jobs.close()
         await background.close()
         await pipeline.drained()
-        for stage in (admission, look_up, backends, shared):
+        for stage in (run_admission, admission, started, look_up, backends, shared):
             if stage is not None:
                 await stage.close()
 
@@ -327,6 +335,20 @@ def _admission(
         settings.lease_overdraft_share,
         settings.home / "overdrafts",
     )
+
+
+def _limiter(settings: RouterSettings, outside: Outside) -> Peer | None:
+    return outside.dial(settings.limiter_address, LIMITER) if settings.limiter_address else None
+
+
+def _run_admission(
+    settings: RouterSettings, outside: Outside, prices: Current[Prices], inner: AdmissionStage
+) -> RunAdmission | None:
+    """Holds calls of started runs at their runs, which the limiter keeps."""
+    peer = _limiter(settings, outside)
+    if peer is None:
+        return None
+    return RunAdmission(inner, LimiterCalls(peer, outside.clock), prices, outside.clock)
 
 
 async def _keep_registry(

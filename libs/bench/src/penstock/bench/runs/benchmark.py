@@ -1,4 +1,7 @@
-"""Agent runs: which change broke a conversation's prefix, and what it cost.
+"""Agent runs: budgets in trees, which change broke a conversation's prefix, and what it cost.
+
+Trees of agents spend a budget through three limiters that are killed, on a store whose requests and
+answers are lost; in virtual time, by seeds, which a campaign has logged.
 
 Changes of each kind are injected into the last prompt of tau-bench conversations, and Penstock is
 asked what broke the prefix. What it says that this cost is compared with the books of a simulated
@@ -10,19 +13,25 @@ The order of a run's next step among its siblings' calls is simulated; see `next
 
 from __future__ import annotations
 
+from penstock.bench.fault_suite import logs
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.bench.runs import next_steps, prefixes
+from penstock.bench.runs import next_steps, prefixes, trees
 from penstock.bench.runs.injected import CHANGES
 from penstock.bench.runs.next_steps import Waits
 from penstock.bench.runs.prefixes import Counts
 from penstock.bench.tokens.data import TAU_BENCH, trajectories
 from penstock.prompts.prefix_breaks import BreakKind
 
-QUICK_CONVERSATIONS = 10
+QUICK_CONVERSATIONS, QUICK_TREES = 10, 3
 SEEDS, QUICK_SEEDS = 1000, 50
 BOUNDS = {
+    "tree_seeds": Bound(">=", trees.MIN_SEEDS),
+    "tree_overshoot": Bound("<=", 0),
+    "tree_lost_share": Bound("<=", 0),
+    "resumed_paid_twice": Bound("<=", 0),
+    "reserve_kept": Bound(">=", 1),
     "prefix_break_kinds": Bound(">=", 20),
     "prefix_breaks_named": Bound(">=", 0.95),
     "prefix_cost_error": Bound("<=", 0.01),
@@ -38,12 +47,16 @@ def run(options: Options) -> Result:
     conversations = list(trajectories(options))
     if options.quick:
         conversations = conversations[:QUICK_CONVERSATIONS]
+    say("runs: budget trees")
+    seeds = trees.played(range(QUICK_TREES)) if options.quick else logs.rows(trees.LOG)
+    tree_figures = trees.figures_of(seeds)
     say("runs: changes injected into prompts")
     counts = prefixes.count(conversations)
     repairs, lossy = prefixes.lossy_repairs(conversations)
     say("runs: next steps behind their siblings")
     waits = next_steps.measure(range(QUICK_SEEDS if options.quick else SEEDS))
     figures = {
+        **tree_figures,
         "prefix_break_kinds": len(counts.injected),
         "prefix_breaks_injected": counts.injected.total(),
         "prefix_breaks_named": counts.named.total() / counts.injected.total(),

@@ -18,6 +18,7 @@ from penstock.limiter.api.messages import (
     to_amount,
     to_rule_usage,
 )
+from penstock.limiter.api.run_service import RunRpcs
 from penstock.limiter.counters import (
     MICROUSD,
     NOTHING,
@@ -41,6 +42,7 @@ from penstock.limiter.script import (
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.errors import StoreLost
 from penstock.limiter.store.ledger_store import LedgerStore
+from penstock.limiter.store.run_store import RunStore
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.prices.prices import Prices, PricesSection
 from penstock.rpc.call import Call
@@ -49,8 +51,8 @@ from penstock.service.clock import Clock
 log = logging.getLogger(__name__)
 
 
-class LimiterServicer:
-    """penstock.api.limiter.v1.LimiterService."""
+class LimiterServicer(RunRpcs):
+    """penstock.api.limiter.v1.LimiterService; started runs in `run_service.py`."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class LimiterServicer:
         clock: Clock,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
+        super().__init__(RunStore(store), settings.hold_ms, clock)
         self._settings = settings
         self._store = store
         self._clock = clock

@@ -62,7 +62,7 @@ not count against the store.
 BATCH_CALL_S = 2e-4
 """Added to the timeout of a batch for each of its calls."""
 PROBE_KEY = "penstock:limiter:probe"
-READS = frozenset(("usage", "snapshot"))
+READS = frozenset(("usage", "snapshot", "run_read", "run_list"))
 """Operations that write nothing of weight, so that the disk does not delay them."""
 NO_COUNTERS = ScriptCall("usage", organisation_prefix(""), to_json(PathRows(())))
 """A script call that does nothing."""

@@ -121,13 +121,13 @@ class LedgerStore:
             StoreLost: the store does not answer; it may have reserved all the same.
         """
         arguments = reserve_arguments(hold_id, path, reservation)
-        return parse_reserved(await self._run("reserve", organisation, arguments, wait_s))
+        return parse_reserved(await self.run("reserve", organisation, arguments, wait_s))
 
     async def extend(
         self, organisation: str, hold_id: str, max_cost: Amounts, fence: int = 0
     ) -> Ruling:
         """Enlarge an open hold to a new maximum; raises StoreLost."""
-        reply = await self._run("extend", organisation, to_json(hold_id, max_cost, fence))
+        reply = await self.run("extend", organisation, to_json(hold_id, max_cost, fence))
         return parse_extended(reply, organisation)
 
     async def settle(
@@ -153,10 +153,10 @@ class LedgerStore:
             StoreLost: the settlement is owed.
         """
         try:
-            reply = await self._run("settle", organisation, to_json(hold_id, spent, [], fence))
+            reply = await self.run("settle", organisation, to_json(hold_id, spent, [], fence))
             if reply[0] < 0 and path:
                 arguments = to_json(hold_id, spent, PathRows(path), fence)
-                reply = await self._run("settle", organisation, arguments)
+                reply = await self.run("settle", organisation, arguments)
             if not fence:  # the end of the work is written after this, and is waited for
                 await self._connection.durable()
         except StoreLost:
@@ -186,7 +186,7 @@ class LedgerStore:
 
     async def renew(self, organisation: str, lease_id: str, renewal: Renewal) -> Ruling:
         """Book what a lease has spent, and fill it up again; raises StoreLost."""
-        reply = await self._run("renew", organisation, renew_arguments(lease_id, renewal))
+        reply = await self.run("renew", organisation, renew_arguments(lease_id, renewal))
         return parse_renewed(reply, organisation)
 
     async def usage(self, organisation: str, path: Sequence[Counter]) -> list[CounterUsage]:
@@ -196,7 +196,7 @@ class LedgerStore:
             StoreLost: the store does not answer.
             StaleWindows: the windows of the counters are not those of the store's clock.
         """
-        return parse_usage(await self._run("usage", organisation, to_json(PathRows(path))))
+        return parse_usage(await self.run("usage", organisation, to_json(PathRows(path))))
 
     async def adjust(
         self, organisation: str, counter: Counter, amount: int, *, is_reset: bool = False
@@ -208,12 +208,12 @@ class LedgerStore:
             StaleWindows: the windows of the counter are not those of the store's clock.
         """
         arguments = to_json(counter.row(), amount, int(is_reset))
-        before, after = parse_numbers(await self._run("adjust", organisation, arguments))
+        before, after = parse_numbers(await self.run("adjust", organisation, arguments))
         return before, after
 
     async def drain(self, organisation: str, on: bool) -> int:
         """Refuse new holds, or allow them again; returns the open holds. Raises StoreLost."""
-        return int((await self._run("drain", organisation, to_json(int(on))))[0])
+        return int((await self.run("drain", organisation, to_json(int(on))))[0])
 
     async def set_limit(self, organisation: str, counter: Counter, limit: int | None) -> None:
         """Set another limit of one counter, or with None the rule's own. Raises StoreLost."""
@@ -246,7 +246,7 @@ class LedgerStore:
     async def _verified_once(self, organisation: str) -> tuple[int, list[str]] | None:
         """None where entries were folded meanwhile, so that the replay lacks them."""
         ledger = organisation_prefix(organisation) + "ledger"
-        last, first, sums, *rest = await self._run("snapshot", organisation, to_json())
+        last, first, sums, *rest = await self.run("snapshot", organisation, to_json())
         texts = [text.decode() for text in rest]
         folded, stored = parse_states(texts[: 2 * sums]), parse_states(texts[2 * sums :])
         with store_errors_as_lost():
@@ -255,8 +255,21 @@ class LedgerStore:
                 return None
         return entries, differing_counters(replayed, stored)
 
-    async def _run(
+    async def durable(self) -> None:
+        """Return when what the store has executed is on its disk; raises StoreLost."""
+        await self._connection.durable()
+
+    async def run(
         self, operation: str, organisation: str, arguments: str, wait_s: float = 0.0
     ) -> ScriptReply:
+        """The reply of one operation of the script.
+
+        Args:
+            arguments: a JSON array.
+            wait_s: how long to wait for a slow or lost store, and then run it again.
+
+        Raises:
+            StoreLost: the store does not answer; it may have run it all the same.
+        """
         call = ScriptCall(operation, organisation_prefix(organisation), arguments)
         return await self._connection.run(call, wait_s)

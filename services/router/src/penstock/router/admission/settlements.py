@@ -14,6 +14,7 @@ from penstock.router.admission.ticket import Ticket, difference, least_of
 from penstock.router.stages import Deferred, Spent
 from penstock.rpc.call import Call
 from penstock.service.current import Current
+from penstock.service.purity import pure
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Settlements:
         self, ticket: Ticket, receipt: common_pb2.Receipt | None, spent: Spent | None
     ) -> Deferred:
         """Book what a call has spent; gives what has to be waited for until that is done."""
-        booked = self._booked(receipt, spent)
+        booked = booked_amounts(self._prices.value, receipt, spent)
         if ticket.lease is not None and booked is None and not ticket.hold_id:
             return self._leases.put_back(ticket.lease, ticket.amounts)
         if ticket.lease is not None:
@@ -72,12 +73,19 @@ class Settlements:
                 commit.spent.microusd,
             )
 
-    def _booked(self, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Amounts | None:
-        if receipt is not None:
-            usage = receipt.usage
-            return 1, usage.input_tokens + usage.output_tokens, receipt.cost.paid_microusd
-        if spent is None:
-            return None
-        model, input_tokens, output_tokens = spent
-        cost = self._prices.value.cost_bound_microusd(model, input_tokens, output_tokens) or 0
-        return 1, input_tokens + output_tokens, cost
+
+@pure
+def booked_amounts(
+    prices: Prices, receipt: common_pb2.Receipt | None, spent: Spent | None
+) -> Amounts | None:
+    """What a call has cost, by its receipt or by what it spent without an answer; None where it
+    spent nothing.
+    """
+    if receipt is not None:
+        usage = receipt.usage
+        return 1, usage.input_tokens + usage.output_tokens, receipt.cost.paid_microusd
+    if spent is None:
+        return None
+    model, input_tokens, output_tokens = spent
+    cost = prices.cost_bound_microusd(model, input_tokens, output_tokens) or 0
+    return 1, input_tokens + output_tokens, cost

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.api.run_service import RunRpcs
 from penstock.router.api.scoreboard import as_shown, candidates_to_proto, state_of
 from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.pipeline import Pipeline
@@ -23,6 +24,7 @@ from penstock.router.routing.model_choice import Models
 from penstock.router.routing.needs import Needs, needs_of
 from penstock.router.routing.strategy import RequestFeatures
 from penstock.router.runs.runs import Runs
+from penstock.router.runs.started_runs import StartedRuns
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import Continuation
@@ -33,8 +35,8 @@ from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER, RERANK
 from penstock.tasks.wire_request import translated
 
 
-class RouterServicer:
-    """penstock.api.router.v1.RouterService."""
+class RouterServicer(RunRpcs):
+    """penstock.api.router.v1.RouterService; runs in `run_service.py`."""
 
     def __init__(
         self,
@@ -46,8 +48,10 @@ class RouterServicer:
         clock: Clock,
         models: Models,
         runs: Runs,
+        started: StartedRuns,
         jobs: Jobs | None,
     ) -> None:
+        super().__init__(started, runs, jobs)
         self._settings = settings
         self._calls = calls
         self._registry = registry
@@ -55,7 +59,6 @@ class RouterServicer:
         self._pipeline = pipeline
         self._clock = clock
         self._models = models
-        self._runs = runs
         self._jobs = jobs
         self._recent_texts = RecentTexts()
 
@@ -123,15 +126,6 @@ class RouterServicer:
                 row.max_input_tokens = max(row.max_input_tokens, model.max_input_tokens)
                 row.ready_instances += ready and model.state == inference_pb2.MODEL_STATE_READY
         return pb.ListModelsResponse(models=[models[name] for name in sorted(models)])
-
-    async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
-        if not request.run_id:
-            raise invalid("run_id", "is empty")
-        cancelled = self._runs.cancel(call.principal.organisation, request.run_id)
-        jobs = 0
-        if self._jobs is not None:
-            jobs = await self._jobs.cancel_run(request.run_id, call)
-        return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
     async def GetScoreboard(
         self, request: pb.GetScoreboardRequest, call: Call

@@ -167,4 +167,5 @@ def in_public_words(kind: Kind, fault: Fault) -> Fault:
         field=field,
         retry_after_s=fault.retry_after_s,
         provider_error=fault.provider_error,
+        run=fault.run,
     )

@@ -1,3 +1,4 @@
+from penstock.api.common.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -68,20 +69,22 @@ class CallContext(_message.Message):
     def __init__(self, principal: _Optional[_Union[Principal, _Mapping]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ...) -> None: ...
 
 class ItemStatus(_message.Message):
-    __slots__ = ("code", "message", "reason", "field", "retry_after_ms", "provider_error")
+    __slots__ = ("code", "message", "reason", "field", "retry_after_ms", "provider_error", "run")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_ERROR_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     code: int
     message: str
     reason: str
     field: str
     retry_after_ms: int
     provider_error: ProviderError
-    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., provider_error: _Optional[_Union[ProviderError, _Mapping]] = ...) -> None: ...
+    run: _run_pb2.Run
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., provider_error: _Optional[_Union[ProviderError, _Mapping]] = ..., run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
 
 class ProviderError(_message.Message):
     __slots__ = ("status", "body")

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from penstock.api.limiter.v1 import limiter_pb2 as penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2
+from penstock.api.limiter.v1 import runs_pb2 as penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -76,6 +77,36 @@ class LimiterServiceStub:
                 request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.OpenRun = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/OpenRun',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunResponse.FromString,
+                _registered_method=True)
+        self.HoldRun = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/HoldRun',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunResponse.FromString,
+                _registered_method=True)
+        self.SettleRun = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/SettleRun',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunResponse.FromString,
+                _registered_method=True)
+        self.ChangeRun = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/ChangeRun',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunResponse.FromString,
+                _registered_method=True)
+        self.ReadRun = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/ReadRun',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.FromString,
+                _registered_method=True)
+        self.LatestRuns = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/LatestRuns',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsResponse.FromString,
+                _registered_method=True)
         self.Exchange = channel.stream_stream(
                 '/penstock.api.limiter.v1.LimiterService/Exchange',
                 request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ExchangeRequest.SerializeToString,
@@ -144,6 +175,48 @@ class LimiterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenRun(self, request, context):
+        """Opens a started run, or a child of one, with its share.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldRun(self, request, context):
+        """Holds what a call of a started run may cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleRun(self, request, context):
+        """Turns a hold of a run into what was spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeRun(self, request, context):
+        """Raises, pauses, cancels or ends a run and those below it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRun(self, request, context):
+        """Shows a run and those below it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LatestRuns(self, request, context):
+        """Shows the runs that a key has used last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Exchange(self, request_iterator, context):
         """The hot door: one long-lived stream that carries items of the other RPCs.
         """
@@ -193,6 +266,36 @@ def add_LimiterServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageRequest.FromString,
                     response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'OpenRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenRun,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunResponse.SerializeToString,
+            ),
+            'HoldRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRun,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunResponse.SerializeToString,
+            ),
+            'SettleRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleRun,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunResponse.SerializeToString,
+            ),
+            'ChangeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeRun,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunResponse.SerializeToString,
+            ),
+            'ReadRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRun,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.SerializeToString,
+            ),
+            'LatestRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.LatestRuns,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsResponse.SerializeToString,
             ),
             'Exchange': grpc.stream_stream_rpc_method_handler(
                     servicer.Exchange,
@@ -418,6 +521,168 @@ class LimiterService:
             '/penstock.api.limiter.v1.LimiterService/GetUsage',
             penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageRequest.SerializeToString,
             penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/OpenRun',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.OpenRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/HoldRun',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.HoldRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/SettleRun',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.SettleRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/ChangeRun',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ChangeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/ReadRun',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LatestRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/LatestRuns',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

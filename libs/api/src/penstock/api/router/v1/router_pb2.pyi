@@ -1,5 +1,6 @@
 from penstock.api.common.v1 import common_pb2 as _common_pb2
 from penstock.api.inference.v1 import inference_pb2 as _inference_pb2
+from penstock.api.router.v1 import runs_pb2 as _runs_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -67,7 +68,7 @@ class CachePolicy(_message.Message):
     def __init__(self, bypass: _Optional[bool] = ..., no_store: _Optional[bool] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class CallOptions(_message.Message):
-    __slots__ = ("model", "run_id", "step", "priority", "required_capabilities", "cache", "max_cost_microusd", "min_quality", "affinity_key", "fallback_models", "run_deadline_ms", "run_max_cost_microusd")
+    __slots__ = ("model", "run_id", "step", "priority", "required_capabilities", "cache", "max_cost_microusd", "min_quality", "affinity_key", "fallback_models", "run_deadline_ms", "run_max_cost_microusd", "run_final")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +81,7 @@ class CallOptions(_message.Message):
     FALLBACK_MODELS_FIELD_NUMBER: _ClassVar[int]
     RUN_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     RUN_MAX_COST_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    RUN_FINAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     run_id: str
     step: str
@@ -92,7 +94,8 @@ class CallOptions(_message.Message):
     fallback_models: _containers.RepeatedScalarFieldContainer[str]
     run_deadline_ms: int
     run_max_cost_microusd: int
-    def __init__(self, model: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., max_cost_microusd: _Optional[int] = ..., min_quality: _Optional[float] = ..., affinity_key: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., run_deadline_ms: _Optional[int] = ..., run_max_cost_microusd: _Optional[int] = ...) -> None: ...
+    run_final: bool
+    def __init__(self, model: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., max_cost_microusd: _Optional[int] = ..., min_quality: _Optional[float] = ..., affinity_key: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., run_deadline_ms: _Optional[int] = ..., run_max_cost_microusd: _Optional[int] = ..., run_final: _Optional[bool] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("options", "texts")

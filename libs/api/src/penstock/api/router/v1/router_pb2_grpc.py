@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from penstock.api.router.v1 import router_pb2 as penstock_dot_api_dot_router_dot_v1_dot_router__pb2
+from penstock.api.router.v1 import runs_pb2 as penstock_dot_api_dot_router_dot_v1_dot_runs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -89,6 +90,36 @@ class RouterServiceStub:
                 '/penstock.api.router.v1.RouterService/CancelJob',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.StartRun = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/StartRun',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunResponse.FromString,
+                _registered_method=True)
+        self.GetRun = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/GetRun',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
+                _registered_method=True)
+        self.RaiseRun = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/RaiseRun',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunResponse.FromString,
+                _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/PauseRun',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.EndRun = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/EndRun',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunResponse.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/ListRuns',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
         self.CancelRun = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/CancelRun',
@@ -198,8 +229,50 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartRun(self, request, context):
+        """Starts an agent run with a budget, or opens a child with a share of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRun(self, request, context):
+        """Shows a started run and those below it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RaiseRun(self, request, context):
+        """Raises a run's limits and lets a paused run go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseRun(self, request, context):
+        """Pauses a run and those below it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndRun(self, request, context):
+        """Ends a run and those below it, and gives back what they have not spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """Lists the runs that the caller's key has started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelRun(self, request, context):
-        """Cancels every call and job of an agent run.
+        """Cancels every call and job of an agent run, and of those below a started one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,6 +364,36 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'StartRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRun,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunResponse.SerializeToString,
+            ),
+            'GetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRun,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.SerializeToString,
+            ),
+            'RaiseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaiseRun,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunResponse.SerializeToString,
+            ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'EndRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRun,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsResponse.SerializeToString,
             ),
             'CancelRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRun,
@@ -616,6 +719,168 @@ class RouterService:
             '/penstock.api.router.v1.RouterService/CancelJob',
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/StartRun',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.StartRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/GetRun',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaiseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/RaiseRun',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/PauseRun',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/EndRun',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.EndRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/ListRuns',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,
