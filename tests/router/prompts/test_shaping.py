@@ -503,3 +503,21 @@ def test_a_provider_that_caches_and_did_not_keep_a_prefix_is_named() -> None:
     assert (first, read) == ("", "")
     assert evicted.endswith("the provider did not keep it")
     assert expired.endswith("it was kept no longer")
+
+
+def test_an_order_of_tools_alone_is_left_to_a_body_that_passes_as_it_came() -> None:
+    sent = chat()
+    sent.generate.wire_request.body = b"{}"
+    task, notes, saved = shaped(sent, ShapingRule(lossless=False))
+    assert task.generate.HasField("wire_request")
+    assert [tool.name for tool in task.generate.tools] == ["zoom", "find"]
+    assert (notes, saved) == ((), 0)
+
+
+def test_a_prompt_that_becomes_shorter_is_translated() -> None:
+    sent = chat()
+    sent.generate.wire_request.body = b"{}"
+    task, notes, _ = shaped(sent, ShapingRule())
+    assert not task.generate.HasField("wire_request")
+    assert [tool.name for tool in task.generate.tools] == ["find", "zoom"]
+    assert notes

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 DECISIONS_RECORDED = 64
 LOSSES = {PrefixOutcome.BROKEN, PrefixOutcome.EXPIRED, PrefixOutcome.EVICTED}
 """What is said of a prefix that was not read."""
+STABLE_ORDER = "stable_order"
+"""The optimiser's transform of tools whose content stays."""
 PROMPT_OPTIMISER = "prompt_optimiser"
 """Technique: a prompt was made to say the same in fewer tokens."""
 
@@ -93,6 +95,8 @@ class PromptShape:
                 optimised = await asyncio.to_thread(optimiser.optimise, sent)
             else:
                 optimised = optimiser.optimise(sent)
+            if request.task.generate.HasField("wire_request") and _only_orders(optimised):
+                optimised = _as_sent(sent, optimised)
             key = _conversation_key(call, request, models[0], sent)
             prefix = self._prefixes.record(
                 key,
@@ -167,6 +171,29 @@ class PromptShape:
             savings=(saving,) if saved_microusd else (),
             notes=(note,),
         )
+
+
+def _only_orders(optimised: OptimisedPrompt) -> bool:
+    """Whether nothing but the order and spacing of tools changes."""
+    return {one.transform for one in optimised.decisions if one.applied} == {STABLE_ORDER}
+
+
+def _as_sent(sent: Conversation, optimised: OptimisedPrompt) -> OptimisedPrompt:
+    """The prompt as it came. The order of tools is worth something only where it changes from call
+    to call; the caller's own bytes are worth more.
+    """
+    decisions = (
+        replace(one, applied=False, reason="kept as sent, its bytes go to the provider")
+        if one.applied
+        else one
+        for one in optimised.decisions
+    )
+    return replace(
+        optimised,
+        conversation=sent,
+        decisions=tuple(decisions),
+        tokens_after=optimised.tokens_before,
+    )
 
 
 def _conversation_key(
