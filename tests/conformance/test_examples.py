@@ -55,6 +55,9 @@ def test_curl(tmp_path: Path) -> None:
         '"embedding"',
         '"list"',
         "event: message_stop",
+        '"input_tokens"',
+        '"relevance_score"',
+        '"request_id"',
     ):
         assert part in said
 

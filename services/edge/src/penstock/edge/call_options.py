@@ -25,7 +25,8 @@ RUN, FINAL, STEP, PRIORITY, MAX_COST, CACHE, TIMEOUT = (
     "timeout-ms",
 )
 IN_METADATA = {
-    name: f"penstock_{name.replace('-', '_')}" for name in (RUN, STEP, PRIORITY, MAX_COST, CACHE)
+    name: f"penstock_{name.replace('-', '_')}"
+    for name in (RUN, FINAL, STEP, PRIORITY, MAX_COST, CACHE)
 }
 """What clients that cannot set headers call them."""
 SESSIONS = ("x-claude-code-session-id", "session-id", "session_id", "thread-id")
