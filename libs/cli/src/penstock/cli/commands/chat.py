@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import click
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.router.v1 import router_pb2
+from penstock.cli.interruption import Interruption
 from penstock.cli.options import Command, with_session
 from penstock.cli.output import to_json
 from penstock.cli.problems import call_problem
@@ -18,6 +20,7 @@ from penstock.cli.session import Session
 from penstock.client import PenstockError, PenstockSync
 from rich.text import Text
 
+Waiting = Callable[[], AbstractContextManager[None]]
 TIMEOUT_S = 120.0
 PROMPT = "you> "
 HELP = "/new begins anew, /system TEXT sets instructions, /quit or Ctrl-D ends; Ctrl-C stops an "
@@ -133,7 +136,8 @@ class _Talk:
     def _turn(self, before: Conversation, line: str) -> Conversation:
         asked = before.with_turn(pb.ROLE_USER, line)
         try:
-            answer = self.answer(asked)
+            with Interruption() as interruption:
+                answer = self.answer(asked, interruption.waiting)
         except PenstockError as error:
             self._console.print(Text(call_problem(error), style="red"))
             return before
@@ -142,14 +146,20 @@ class _Talk:
             return before
         return asked.with_turn(pb.ROLE_ASSISTANT, answer.text)
 
-    def answer(self, conversation: Conversation) -> Answer:
+    def answer(
+        self, conversation: Conversation, waiting: Waiting = contextlib.nullcontext
+    ) -> Answer:
         """Stream the answer to the console, then its receipt; as JSON, all at the end.
+
+        Args:
+            conversation: ends with the person's turn.
+            waiting: entered whenever the next part is waited for.
 
         Raises:
             PenstockError: there is no answer, or it broke off.
         """
         answer = Answer()
-        for delta in self._deltas(conversation, answer):
+        for delta in self._deltas(conversation, answer, waiting):
             if not self._session.output.as_json:
                 self._console.print(Text(delta), end="", soft_wrap=True)
         finish = answer.last.chunk.finish_reason
@@ -164,11 +174,18 @@ class _Talk:
         self._session.output.show("", *parts, line, data=data)
         return answer
 
-    def _deltas(self, conversation: Conversation, answer: Answer) -> Iterator[str]:
+    def _deltas(
+        self, conversation: Conversation, answer: Answer, waiting: Waiting
+    ) -> Iterator[str]:
         parts = self._client.generate_stream(conversation.task(), model=self._model, run=self._run)
-        for answer.last in parts:
-            answer.pieces.append(answer.last.chunk.delta)
-            yield answer.last.chunk.delta
+        while True:
+            with waiting():
+                part = next(parts, None)
+            if part is None:
+                return
+            answer.last = part
+            answer.pieces.append(part.chunk.delta)
+            yield part.chunk.delta
 
 
 def _next_line() -> str | None:
