@@ -160,6 +160,32 @@ def test_what_left_unserved_is_not_charged_to_its_run() -> None:
     assert [item.id for item in serve_all(queue)].index(99) < 4
 
 
+def test_a_runs_next_step_is_not_predicted_to_wait_for_all_that_other_runs_have_queued() -> None:
+    queue = FairQueue()
+    for number in range(8 * 16):
+        queue.push(of_run(number, f"sibling-{number % 8}"))
+    for _ in range(20):
+        serve_next(queue)
+    assert queue.share_ahead(of_run(999, "parent")) < 8 / 108
+    assert queue.share_ahead(of_run(999, "sibling-0")) > 0.9
+    assert queue.share_ahead(work_item(999)) == queue.share_ahead(of_run(999, "parent"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 50)), max_size=40))
+def test_the_predicted_wait_is_what_is_served_before(items: list[tuple[str, int]]) -> None:
+    """Up to one item of each run, which may share its tag with the newcomer."""
+    queue = FairQueue()
+    for number, (run_id, tokens) in enumerate(items):
+        queue.push(of_run(number, run_id, tokens))
+    total = sum(tokens for _, tokens in items)
+    newcomer = of_run(999, "b", 1)
+    predicted = queue.share_ahead(newcomer) * total
+    queue.push(newcomer)
+    order = serve_all(queue)
+    ahead = sum(item.tokens for item in order[: [item.id for item in order].index(999)])
+    assert ahead == pytest.approx(predicted, abs=3 * 50)
+
+
 def test_a_full_queue_drops_of_the_run_that_has_the_most() -> None:
     queue = FairQueue()
     for number in range(5):

@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from penstock.batcher.queue.codel import CoDel
 from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL, WorkItem
 from penstock.batcher.queue.run_order import RunOrder
 
@@ -37,29 +38,6 @@ BURST_CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0,
 """By class: how far ahead of its share it may be served when it comes back from idle, in tokens
 divided by weight.
 """
-
-
-@dataclass(slots=True)
-class CoDel:
-    """Controlled delay (Nichols and Jacobson, 2012), here as a detector of overload.
-
-    The queue is overloaded once the waits of the served items have stayed at or above `target_s`
-    for a whole `interval_s`, and until one falls below it. A burst alone is no overload.
-    """
-
-    target_s: float = 0.1
-    interval_s: float = 0.5
-    above_since_s: float | None = None
-    overloaded: bool = False
-
-    def observe(self, waited_s: float, now: float) -> None:
-        """Record that an item is served now after waiting `waited_s`."""
-        if waited_s < self.target_s:
-            self.above_since_s, self.overloaded = None, False
-        elif self.above_since_s is None:
-            self.above_since_s = now
-        elif now - self.above_since_s >= self.interval_s:
-            self.overloaded = True
 
 
 @dataclass(slots=True)
@@ -137,8 +115,8 @@ class FairQueue:
 
     def share_ahead(self, item: WorkItem) -> float:
         """Share of the waiting tokens, 0 to 1, that would be served before an item that came now,
-        if nothing came after it: what waits of its tenant, and of every other tenant and class as
-        much as is due to them until then.
+        if nothing came after it: what its tenant's runs are served before it, and of every other
+        tenant and class as much as is due to them until then.
         """
         flow = self._classes[item.priority]
         of_class, tag = self._ahead_in_class(flow, item), self._next_tag(flow)
@@ -153,7 +131,7 @@ class FairQueue:
 
     def _ahead_in_class(self, flow: _ClassFlow, item: WorkItem) -> float:
         own = flow.tenants.get(item.tenant)
-        own_tokens, own_tag = (own.tokens, own.tag) if own else (0, 0.0)
+        own_tokens, own_tag = (own.runs.tokens_ahead(item.run_id), own.tag) if own else (0.0, 0.0)
         tag = max(own_tag, flow.virtual_time) + own_tokens
         others = [tenant for tenant in flow.tenants.values() if tenant is not own]
         return own_tokens + sum(_due(each.tokens, each.tag, tag) for each in others)
