@@ -152,3 +152,16 @@ async def test_a_caller_who_is_refused_is_told_so_over_http() -> None:
         await asyncio.wait_for(models.cancelled.wait(), 10)
         assert (await client.get("/v2/health/live")).status_code == 200
     assert len(open_calls) == 0
+
+
+@pytest.mark.threat("credential sent twice over KServe's HTTP")
+async def test_two_credentials_are_refused_over_http() -> None:
+    models = HangingModels()
+    app = app_of(Inference(models, SystemClock(), 30.0, OpenCalls(models.caller)))
+    sent = [("authorization", "Bearer ann"), ("authorization", "Bearer bob")]
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://router"
+    ) as client:
+        answer = await client.get("/v2/models/echo", headers=sent)
+    assert answer.status_code == 401
+    assert "sent twice" in answer.json()["error"]

@@ -90,7 +90,7 @@ def _answering(
 
     async def serve(request: Request) -> Response:
         try:
-            metadata = CallerMetadata(request.headers)
+            metadata = CallerMetadata.received(request.headers.items())
             with inference.opened(rpc, metadata):
                 caller = await inference.authenticated(rpc, metadata)
                 return await answer(inference, request, inference.timed(caller, None))

@@ -13,7 +13,8 @@ as it is, to addresses that they configure.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Self
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
@@ -38,6 +39,24 @@ class CallerMetadata(dict[str, str | bytes]):
     """
 
     names: frozenset[str] = NO_NAMES
+
+    @classmethod
+    def received(
+        cls, sent: Iterable[tuple[str, str | bytes]], names: frozenset[str] = NO_NAMES
+    ) -> Self:
+        """What came with a call over a wire, over which a name may come more than once.
+
+        Raises:
+            Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on
+                which.
+        """
+        pairs = tuple(sent)
+        said = [name for name, _ in pairs if name in CREDENTIALS]
+        if len(said) > len({*said}):
+            raise unauthenticated("a credential was sent twice; send one")
+        metadata = cls(pairs)
+        metadata.names = names
+        return metadata
 
     def credentials(self) -> tuple[object, ...]:
         """All of it that says who calls; equal for callers that are accepted or refused alike."""

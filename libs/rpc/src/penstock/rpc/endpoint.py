@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
-from penstock.rpc.auth import CREDENTIALS, Authenticator, CallerMetadata
+from penstock.rpc.auth import Authenticator, CallerMetadata
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import (
     DEFAULT_LIMITS,
@@ -32,7 +32,6 @@ from penstock.rpc.errors import (
     invalid,
     released,
     to_rpc_status,
-    unauthenticated,
 )
 from penstock.rpc.item_session import Session
 from penstock.rpc.open_calls import OpenCall, OpenCalls
@@ -338,18 +337,8 @@ class EndpointHandlers:
 
 
 def received_metadata(context: Any) -> CallerMetadata:
-    """What came with a call over gRPC.
-
-    Raises:
-        Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on which.
-    """
-    pairs = context.invocation_metadata() or ()
-    sent = [name for name, _ in pairs if name in CREDENTIALS]
-    if len(sent) > len({*sent}):
-        raise unauthenticated("a credential was sent twice; send one")
-    metadata = CallerMetadata(pairs)
-    metadata.names = _certificate_names(context)
-    return metadata
+    """What came with a call over gRPC. Raises UNAUTHENTICATED where it names two callers."""
+    return CallerMetadata.received(context.invocation_metadata() or (), _certificate_names(context))
 
 
 def _certificate_names(context: Any) -> frozenset[str]:
