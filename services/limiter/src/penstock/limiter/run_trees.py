@@ -7,7 +7,6 @@ and micro-dollars, in this order.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -21,8 +20,6 @@ UNLIMITED = -1
 NO_LIMITS: ThreeAmounts = (UNLIMITED, UNLIMITED, UNLIMITED)
 MAX_RUN_AMOUNT = 10**13
 """The largest limit: ten million dollars. JSON of the store keeps 14 digits."""
-SEPARATOR = "."
-"""Between the id of a root and what a child's id has of its own."""
 
 
 class RunVerdict(IntEnum):
@@ -87,11 +84,6 @@ class RunNode(NamedTuple):
             sum(parts) for parts in zip(self.spent, self.held, self.shared, strict=True)
         )
         return calls, tokens, microusd
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it takes no call any more."""
-        return self.state in ("cancelled", "ended")
 
 
 class RunReply(NamedTuple):
@@ -198,16 +190,3 @@ def _column(value: Any) -> Any:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode()
-
-
-@pure
-def root_of(run_id: str) -> str:
-    """The id of the tree's root."""
-    return run_id.partition(SEPARATOR)[0]
-
-
-@pure
-def total_spent(runs: Sequence[tuple[str, RunNode]]) -> ThreeAmounts:
-    """What these runs have spent together, each by its own calls."""
-    calls, tokens, microusd = (sum(node.spent[part] for _, node in runs) for part in range(3))
-    return calls, tokens, microusd
