@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from penstock.bench.conformance.junit import Cases, cases_of, read_report
-from penstock.bench.conformance.log import SuiteRun, append, campaign_figures, latest
+from penstock.bench.conformance.log import SuiteRun, campaign_figures, latest
 from penstock.bench.conformance.provider import scripted_provider
 from penstock.bench.conformance.schema_values import object_named_in, value_of
 from penstock.bench.conformance.script import Question, refused_with, reply_to
+from penstock.bench.harness.json_lines import append
 from penstock.testkit.raw_upstream import RawRequest
 
 REPORT = """<testsuites><testsuite>
@@ -51,9 +53,9 @@ def test_only_the_last_run_of_a_suite_counts(tmp_path: Path) -> None:
     log = tmp_path / "folder" / "conformance.jsonl"
     assert latest(log) == []
     assert campaign_figures([]) == {}
-    append(log, run_of("openai", "2026-01-01", failed=1, failures=["x"]))
-    append(log, run_of("openai", "2026-01-02", left_out={"no sound": 2}))
-    append(log, run_of("openai-python", "2026-01-02", run=5, failed=2, from_checkout=True))
+    append(log, asdict(run_of("openai", "2026-01-01", failed=1, failures=["x"])))
+    append(log, asdict(run_of("openai", "2026-01-02", left_out={"no sound": 2})))
+    append(log, asdict(run_of("openai-python", "2026-01-02", run=5, failed=2, from_checkout=True)))
     assert campaign_figures(latest(log)) == {
         "conformance_run": 10,
         "conformance_checkouts_run": 5,
@@ -65,7 +67,7 @@ def test_only_the_last_run_of_a_suite_counts(tmp_path: Path) -> None:
 def test_a_line_that_is_no_run_is_refused_with_its_file(tmp_path: Path) -> None:
     log = tmp_path / "conformance.jsonl"
     log.write_text('{"suite": "openai"}\n')
-    with pytest.raises(ValueError, match=r"conformance\.jsonl: a line is not a suite's run"):
+    with pytest.raises(ValueError, match=r"conformance\.jsonl: a line is not a run .SuiteRun"):
         latest(log)
 
 

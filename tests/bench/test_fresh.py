@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from penstock.bench.fresh.conditions import (
     stalling_store,
     syncing,
 )
-from penstock.bench.fresh.log import Command, Run, append, latest, read
+from penstock.bench.fresh.log import Command, Run, latest
+from penstock.bench.harness.json_lines import append, records
 
 COUNT_CORES = "import os; print(len(os.sched_getaffinity(0)))"
 WAIT_FOR_A_LINE = "import sys; sys.stdin.readline()"
@@ -30,20 +32,20 @@ def run_of(
 
 def test_what_is_appended_is_read_and_the_last_run_of_a_condition_counts(tmp_path: Path) -> None:
     log = tmp_path / "folder" / "fresh.jsonl"
-    assert read(log) == []
+    assert records(log, Run) == []
     first, second = run_of("demo", "one core", ok=False), run_of("demo", "one core")
     tests = run_of("test", "one core")
     for run in (first, second, tests):
-        append(log, run)
-    assert read(log) == [first, second, tests]
-    assert latest(read(log)) == [second, tests]
+        append(log, asdict(run))
+    assert records(log, Run) == [first, second, tests]
+    assert latest(records(log, Run)) == [second, tests]
 
 
 def test_a_line_that_is_not_a_run_is_refused_with_its_file(tmp_path: Path) -> None:
     log = tmp_path / "fresh.jsonl"
     log.write_text('{"command": "demo"}\n')
     with pytest.raises(ValueError, match=r"fresh\.jsonl: a line is not a run"):
-        read(log)
+        records(log, Run)
 
 
 def test_a_run_that_failed_counts_neither_as_ok_nor_for_the_times() -> None:

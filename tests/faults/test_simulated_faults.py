@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from penstock.bench.fault_suite.fuzz import fuzz
-from penstock.bench.fault_suite.logs import rows
+from penstock.bench.harness.json_lines import rows
 from penstock.simulation.fault_plan import FaultKind
 from penstock.simulation.runs import play
 from penstock.simulation.system import SERVICES

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from penstock.bench.conformance.campaign import run_campaign
-from penstock.bench.conformance.log import LOG, SuiteRun, append
+from penstock.bench.conformance.log import LOG, SuiteRun
 from penstock.bench.conformance.suites import SUITES
+from penstock.bench.harness.json_lines import append
 from penstock.bench.harness.processes import home_folder
 
 
@@ -33,7 +35,7 @@ def _tell(run: SuiteRun) -> None:
 async def _campaign(log: Path, only: list[str]) -> int:
     failed = 0
     async for run in run_campaign(home_folder(), only):
-        append(log, run)
+        append(log, asdict(run))
         _tell(run)
         failed += run.failed
     return min(1, failed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from penstock.bench.conformance.gateway import models_named_in, running_gateway
 from penstock.bench.conformance.junit import read_report
 from penstock.bench.conformance.log import SuiteRun
 from penstock.bench.conformance.suites import ROOT, SUITES, Suite, command, environment
+from penstock.bench.harness.checkout import commit_of
 
 SUITE_S = 900.0
 """A suite that takes longer is ended."""
@@ -35,7 +35,7 @@ async def run_campaign(home: Path, only: Collection[str] = ()) -> AsyncIterator[
         home: the folder with the built models.
         only: names of suites; all where it is empty.
     """
-    campaign = Campaign(datetime.now(UTC).isoformat(timespec="seconds"), _commit())
+    campaign = Campaign(datetime.now(UTC).isoformat(timespec="seconds"), commit_of(ROOT))
     suites = [suite for suite in SUITES if not only or suite.name in only]
     async with running_gateway(home, *_models_of(os.environ)) as gateway:
         for suite in suites:
@@ -80,10 +80,3 @@ async def _run(
         cases.left_out,
         from_checkout=bool(suite.variable),
     )
-
-
-def _commit() -> str:
-    command_line = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(
-        command_line, cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()

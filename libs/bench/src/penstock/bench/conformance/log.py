@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from penstock.bench.harness.json_lines import records
 
 LOG = Path("docs/benchmarks/conformance.jsonl")
 LISTED = "left out: "
@@ -38,27 +39,13 @@ class SuiteRun:
     from_checkout: bool = False
 
 
-def append(path: Path, run: SuiteRun) -> None:
-    """Add a suite's run to the log, which is made where it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
-
-
 def latest(path: Path) -> list[SuiteRun]:
     """The last run of each suite; none where there is no log.
 
     Raises:
         ValueError: a line is not a run.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        runs = [SuiteRun(**json.loads(line)) for line in lines if line.strip()]
-    except TypeError as error:
-        raise ValueError(f"{path}: a line is not a suite's run ({error})") from None
-    return list({run.suite: run for run in runs}.values())
+    return list({run.suite: run for run in records(path, SuiteRun)}.values())
 
 
 def campaign_figures(runs: Sequence[SuiteRun]) -> dict[str, int]:

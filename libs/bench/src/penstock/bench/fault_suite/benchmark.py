@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from penstock.bench.fault_suite.logs import FUZZ, MUTANTS, OVERLOAD, SIMULATION, SOAK, rows
+from penstock.bench.fault_suite.logs import FUZZ, MUTANTS, OVERLOAD, SIMULATION, SOAK
+from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Number, Result

@@ -32,8 +32,9 @@ from penstock.bench.fault_suite.fuzz_targets import (
     rls_target,
     rpc_targets,
 )
-from penstock.bench.fault_suite.logs import FUZZ, append, rows
+from penstock.bench.fault_suite.logs import FUZZ, append
 from penstock.bench.faults.all_kinds import AllKinds
+from penstock.bench.harness.json_lines import rows
 from penstock.hosting.outside import Outside
 from penstock.limiter.rules import LimitsSection
 from penstock.otel.telemetry import NO_TELEMETRY

@@ -1,15 +1,12 @@
-"""The logs of campaigns: a line of JSON for each part that was tried, appended and never changed.
-
-A figure is the sum over all lines of a log, so a campaign can be stopped and gone on with.
-"""
+"""The logs of the fault suite's campaigns; the sums over their lines are its figures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from penstock.bench.harness import json_lines
 
 FOLDER = Path("docs/benchmarks")
 SIMULATION = FOLDER / "simulation.jsonl"
@@ -20,15 +17,5 @@ SOAK = FOLDER / "soak.jsonl"
 
 
 def append(log: Path, row: Mapping[str, object]) -> None:
-    """Append a line, with the time."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    line = {**row, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}
-    with log.open("a") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def rows(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log, the oldest first; none where there is no log."""
-    if not log.exists():
-        return []
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    """Add a line, with the time."""
+    json_lines.append(log, {**row, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"})

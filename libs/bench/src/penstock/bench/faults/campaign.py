@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.bench.faults.all_kinds import REQUESTS, TEXT
 from penstock.bench.faults.overlapping import Faults
 from penstock.bench.faults.rig import HOLD_MS, LEASE_MS, MODEL, ROUTERS, TOKEN, Rig, running
+from penstock.bench.harness import json_lines
 from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
@@ -97,17 +97,13 @@ class Told:
 
 def append_round(log: Path, one: Round) -> None:
     """Append a round's line to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     one.at = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
-    with log.open("a") as file:
-        file.write(json.dumps(asdict(one)) + "\n")
+    json_lines.append(log, asdict(one))
 
 
 def rounds_in(log: Path) -> list[Round]:
     """The rounds of a log, the oldest first; none where there is no log."""
-    if not log.exists():
-        return []
-    return [Round(**json.loads(line)) for line in log.read_text().splitlines()]
+    return json_lines.records(log, Round)
 
 
 async def play(folder: Path, seed: int, faults: int) -> Round:

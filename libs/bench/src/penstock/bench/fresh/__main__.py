@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from penstock.bench.fresh.campaign import measure_download, run_fresh
 from penstock.bench.fresh.conditions import CONDITIONS
-from penstock.bench.fresh.log import Run, append
+from penstock.bench.fresh.log import Run
+from penstock.bench.harness.json_lines import append
 
 LOG = Path("docs/benchmarks/fresh.jsonl")
 
@@ -43,7 +45,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     failed = 0
     for run in _runs(arguments.only, arguments.condition):
-        append(arguments.log, run)
+        append(arguments.log, asdict(run))
         outcome = "ok" if run.ok else "FAILED"
         amount = f"{run.megabytes:.0f} MB" if run.command == "download" else f"{run.seconds:.0f} s"
         print(f"{run.command}, {run.condition or 'empty cache'}: {outcome}, {amount}", flush=True)

@@ -18,7 +18,8 @@ from penstock.bench.documented_calls.benchmark import count_failed, run_all_line
 from penstock.bench.fresh.__main__ import LOG
 from penstock.bench.fresh.chat import Comparison, compare
 from penstock.bench.fresh.conditions import CONDITIONS, undisturbed
-from penstock.bench.fresh.log import Run, latest, read
+from penstock.bench.fresh.log import Run, latest
+from penstock.bench.harness.json_lines import records
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.report import Bound, Result, Table
@@ -46,7 +47,7 @@ PLAIN = [each.name for each in CONDITIONS if not each.cores and each.disturb is 
 
 def run(options: Options) -> Result:
     """Sum the log and measure."""
-    runs = latest(read(LOG))
+    runs = latest(records(LOG, Run))
     home = home_folder()
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from penstock.bench.fresh.conditions import Condition, RunningCommand
 from penstock.bench.fresh.log import Run
+from penstock.bench.harness.checkout import commit_of
 from penstock.testkit.import_trap import ImportTrap
 
 ROOT = Path(__file__).parents[6]
@@ -56,7 +57,7 @@ def run_fresh(command: Literal["demo", "test"], condition: Condition) -> Run:
             ok,
             round(ended_s - began_s, 1),
             round(ended_s - begun_s, 1) if begun_s else 0.0,
-            commit=_commit(clone),
+            commit=commit_of(clone),
             python=platform.python_version(),
             date=datetime.now(UTC).date().isoformat(),
             torch_imports=len(trap.caught()),
@@ -78,7 +79,7 @@ def measure_download() -> Run:
             not problem,
             took_s,
             took_s,
-            commit=_commit(clone),
+            commit=commit_of(clone),
             python=platform.python_version(),
             date=datetime.now(UTC).date().isoformat(),
             megabytes=round(total / 1e6, 1),
@@ -110,10 +111,6 @@ def _checked(command: Sequence[str | Path], folder: Path) -> str:
 def _clone(folder: Path) -> Path:
     subprocess.run(["git", "clone", "-q", "--no-hardlinks", ROOT, folder], check=True)
     return folder
-
-
-def _commit(clone: Path) -> str:
-    return _checked(["git", "rev-parse", "--short", "HEAD"], clone).strip()
 
 
 def _newcomers() -> dict[str, str]:

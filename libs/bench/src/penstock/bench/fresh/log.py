@@ -1,11 +1,9 @@
-"""The log of a campaign: one JSON object a line, appended by each run in a fresh clone."""
+"""A line of the log that each run in a fresh clone appends to."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 Command = Literal["demo", "test", "download"]
@@ -40,28 +38,6 @@ class Run:
     torch_imports: int = 0
     megabytes: float = 0.0
     why: str = ""
-
-
-def append(path: Path, run: Run) -> None:
-    """Add a run to the log, which is made where it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(run)) + "\n")
-
-
-def read(path: Path) -> list[Run]:
-    """The runs in their order; none where there is no log.
-
-    Raises:
-        ValueError: a line is not a run.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [Run(**json.loads(line)) for line in lines if line.strip()]
-    except TypeError as error:
-        raise ValueError(f"{path}: a line is not a run ({error})") from None
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:

@@ -13,7 +13,7 @@ The order of a run's next step among its siblings' calls is simulated; see `next
 
 from __future__ import annotations
 
-from penstock.bench.fault_suite import logs
+from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
@@ -48,7 +48,7 @@ def run(options: Options) -> Result:
     if options.quick:
         conversations = conversations[:QUICK_CONVERSATIONS]
     say("runs: budget trees")
-    seeds = trees.played(range(QUICK_TREES)) if options.quick else logs.rows(trees.LOG)
+    seeds = trees.played(range(QUICK_TREES)) if options.quick else rows(trees.LOG)
     tree_figures = trees.figures_of(seeds)
     say("runs: changes injected into prompts")
     counts = prefixes.count(conversations)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bench.fault_suite import logs
+from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.progress import say
 from penstock.simulation.agent_trees import LIMITERS, Outcome, play
 
@@ -69,7 +70,7 @@ def main() -> int:
     given = parser.parse_args()
     first = given.first
     if first is None:
-        first = 1 + max((row["seed"] for row in logs.rows(given.log)), default=-1)
+        first = 1 + max((row["seed"] for row in rows(given.log)), default=-1)
     wrong = 0
     for row in played(range(first, first + given.seeds)):
         logs.append(given.log, row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+from penstock.bench.harness import json_lines
 from penstock.bench.reading.sources.tree import repository
 from penstock.bench.wires.generated import random_answer, recorded
 from penstock.bench.wires.mutations import mutated
@@ -78,7 +78,7 @@ def _came(damaged: Played, *, is_right: bool) -> str:
 
 def run(count: int, *, log: bool) -> Campaign:
     """Damage so many streams, and add a line to the log."""
-    lines = _read_log()
+    lines = json_lines.rows(log_path())
     campaign = Campaign(seed=len(lines))
     for line in lines:
         campaign.before.update({name: line[name] for name in SUMMED})
@@ -95,11 +95,6 @@ def run(count: int, *, log: bool) -> Campaign:
     return campaign
 
 
-def _read_log() -> list[dict[str, int]]:
-    path = log_path()
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def _add_to_log(campaign: Campaign) -> None:
     counts = (campaign.streams, campaign.internal, campaign.kept)
     line = {
@@ -107,6 +102,4 @@ def _add_to_log(campaign: Campaign) -> None:
         "seed": campaign.seed,
         **dict(zip(SUMMED, counts, strict=True)),
     }
-    log_path().parent.mkdir(parents=True, exist_ok=True)
-    with log_path().open("a") as log:
-        log.write(json.dumps(line) + "\n")
+    json_lines.append(log_path(), line)
