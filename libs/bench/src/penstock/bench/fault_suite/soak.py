@@ -1,8 +1,9 @@
-"""The whole stack for half an hour under a steady load of mixed calls: memory, descriptors and what
-the stores keep must be flat in the second half.
+"""The whole stack for half an hour under a steady load of mixed calls: memory, descriptors, threads
+and what the stores keep must be flat in the second half.
 
 The growth is the median of the last tenth less the median of the tenth in the middle, of what all
-processes of the stack hold together; warming up (caches, learned values) is over by the middle.
+processes of the stack hold together; warming up (caches, learned values) is over by the middle. The
+stores are processes of the stack, so their memory is part of the sum, and stands apart as well.
 """
 
 from __future__ import annotations
@@ -13,91 +14,123 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import psutil
+from penstock.bench.edge.provider import provider_process
 from penstock.bench.fault_suite.logs import SOAK, append
+from penstock.bench.fault_suite.soak_calls import SoakCalls, http_client, sections
 from penstock.bench.faults.whole_stack import KEY, whole_stack
-from penstock.client import Penstock, PenstockError
+from penstock.client import Penstock
 
 MINUTES = 30.0
 CLIENTS, APART_S = 4, 0.4
 SAMPLES = 200
-TEXTS = 500
-"""Different texts, so that some calls are answered from caches and others are not."""
+STORES = ("valkey-server", "redis-server")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What all processes hold at one time."""
+    """What all processes of the stack hold at one time; `stores_mb` is part of `memory_mb`."""
 
     memory_mb: float
+    stores_mb: float
     descriptors: int
+    threads: int
+
+
+@dataclass
+class Calls:
+    """How the calls went so far."""
+
+    answered: int = 0
+    errors: int = 0
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What was measured."""
+    """What was measured; the growth is of the second half."""
 
     minutes: float
     answered: int
     errors: int
     growth_mb: float
+    growth_stores_mb: float
     growth_descriptors: float
+    growth_threads: float
     end_mb: float
 
 
 async def measure(folder: Path, minutes: float = MINUTES) -> Soaked:
     """One measurement."""
     samples: list[Sample] = []
-    answered, errors = [0], [0]
-    async with whole_stack(folder, "cell") as stack:
-        stop = asyncio.Event()
-        callers = [
-            asyncio.create_task(_call(stack.addresses["router"], number, stop, answered, errors))
-            for number in range(CLIENTS)
-        ]
-        for _ in range(SAMPLES):
-            await asyncio.sleep(minutes * 60.0 / SAMPLES)
-            samples.append(_sample())
-        stop.set()
-        await asyncio.gather(*callers)
-    memory = [one.memory_mb for one in samples]
-    descriptors = [float(one.descriptors) for one in samples]
-    growth = _growth(memory), _growth(descriptors)
-    return Soaked(minutes, answered[0], errors[0], *growth, memory[-1])
+    calls, stop = Calls(), asyncio.Event()
+    with provider_process() as provider:
+        async with (
+            whole_stack(folder, "cell", sections=sections(provider)) as stack,
+            Penstock(stack.addresses["router"], KEY) as grpc,
+        ):
+            made = SoakCalls(grpc, http_client(stack.addresses["edge"]))
+            callers = [asyncio.create_task(_call(made, n, stop, calls)) for n in range(CLIENTS)]
+            for _ in range(SAMPLES):
+                await asyncio.sleep(minutes * 60.0 / SAMPLES)
+                samples.append(_sample(stack.supervisor.pids))
+            stop.set()
+            await asyncio.gather(*callers)
+            made.http.close()
+    growth = {
+        field.name: _growth([float(getattr(one, field.name)) for one in samples])
+        for field in fields(Sample)
+    }
+    return Soaked(
+        minutes,
+        calls.answered,
+        calls.errors,
+        growth["memory_mb"],
+        growth["stores_mb"],
+        growth["descriptors"],
+        growth["threads"],
+        samples[-1].memory_mb,
+    )
 
 
-async def _call(
-    address: str, number: int, stop: asyncio.Event, answered: list[int], errors: list[int]
-) -> None:
-    async with Penstock(address, KEY) as client:
-        count = 0
-        while not stop.is_set():
-            count += 1
-            text = f"text {(number + count * 7) % TEXTS}"
-            try:
-                if count % 3:
-                    await client.embed([text])
-                else:
-                    await client.rerank(text, ["one document", "another document"])
-                answered[0] += 1
-            except PenstockError:
-                errors[0] += 1
-            await asyncio.sleep(APART_S)
+async def _call(made: SoakCalls, number: int, stop: asyncio.Event, calls: Calls) -> None:
+    """Make calls one after the other until told to stop."""
+    while not stop.is_set():
+        number += CLIENTS
+        if await made.make(number):
+            calls.answered += 1
+        else:
+            calls.errors += 1
+        await asyncio.sleep(APART_S)
 
 
-def _sample() -> Sample:
-    """What the processes that this one has started hold now."""
-    memory, descriptors = 0, 0
-    for child in psutil.Process().children(recursive=True):
+def _sample(pids: Sequence[int]) -> Sample:
+    """What these processes and those that they have started hold now."""
+    memory, stores, descriptors, threads = 0, 0, 0, 0
+    for process in _with_children(pids):
         try:
-            memory += child.memory_info().rss
-            descriptors += child.num_fds()
+            with process.oneshot():
+                resident = process.memory_info().rss
+                memory += resident
+                stores += resident if process.name() in STORES else 0
+                descriptors += process.num_fds()
+                threads += process.num_threads()
         except psutil.Error:
             continue
-    return Sample(memory / 2**20, descriptors)
+    return Sample(memory / 2**20, stores / 2**20, descriptors, threads)
+
+
+def _with_children(pids: Sequence[int]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            found |= {process, *process.children(recursive=True)}
+        except psutil.Error:
+            continue
+    return found
 
 
 def _growth(values: Sequence[float]) -> float:
