@@ -263,7 +263,7 @@ class Tree:
         change = pb.ChangeRunRequest(run_id=ROOT, action=pb.RUN_ACTION_RAISE)
         change.limits.microusd = self.books.limits[ROOT]
         await self.limiters.ask("ChangeRun", change)
-        before = await self._total()
+        before = await self._charged()
         for hold_id, (run_id, most) in list(self.settled.items())[:20]:
             amount = run_pb2.RunAmount(calls=1, microusd=most)
             hold = pb.HoldRunRequest(run_id=run_id, hold_id=hold_id, amount=amount)
@@ -272,11 +272,12 @@ class Tree:
                 self.outcome.paid_twice += 1
             except Fault as fault:
                 self.outcome.paid_twice += fault.reason is not Reason.SUPERSEDED
-        self.outcome.paid_twice += max(0, await self._total() - before)
+        self.outcome.paid_twice += max(0, await self._charged() - before)
 
-    async def _total(self) -> int:
+    async def _charged(self) -> int:
+        """Spent and held: the hold of a caller that was killed becomes spent when it expires."""
         answer = await self.limiters.ask("ReadRun", pb.ReadRunRequest(run_id=ROOT))
-        return sum(int(run.spent.microusd) for run in answer.runs)
+        return sum(int(run.spent.microusd + run.held.microusd) for run in answer.runs)
 
     async def _answer_finally(self, reserve: int) -> None:
         """Spend all but the reserve, and then the reserve."""
