@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
 from penstock.otel import attributes as semconv
+from penstock.otel.background import background_kind
 from penstock.rpc.call import Call
 
 BUCKETS_PER_DOUBLING = 4
@@ -87,6 +88,11 @@ class DurationHistograms:
         row.count += 1
         row.sum_ns += duration_ns
         row.buckets[bucket_index(duration_ns)] += 1
+
+    def requests(self) -> int:
+        """Spans counted so far, but for background work."""
+        rows = list(self.rows.items())
+        return sum(row.count for (name, _, _), row in rows if not background_kind(name))
 
 
 class AccountKey(NamedTuple):
