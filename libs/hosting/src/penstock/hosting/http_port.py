@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from penstock.hosting.http_connection import (
+    BoundedConnection,
+    ConnectionLimits,
+    connection_class,
+)
 from penstock.service.program import CannotStart
 from penstock.service.tls_files import TlsSource, reloading_context
 
 log = logging.getLogger(__name__)
-KEEP_ALIVE_S = 75
-"""Idle connections are kept as long as clients' pools keep theirs, so that none is closed while a
-request is on its way.
-"""
+DEFAULT_LIMITS = ConnectionLimits()
+SWEEP_TICKS = 50
+"""Ticks of uvicorn, ten a second, after which connections that are being closed are looked at."""
 
 
 class HttpPort:
@@ -30,6 +34,7 @@ class HttpPort:
         shared: whether other cells serve on the same address (SO_REUSEPORT).
         tls: the certificate, for HTTPS only.
         demands_certificate: whether a caller over TLS needs a certificate of the authorities.
+        limits: of each connection.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class HttpPort:
         shared: bool = False,
         tls: TlsSource | None = None,
         demands_certificate: bool = False,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         self.address = listen
         self._setting = setting
@@ -49,7 +55,8 @@ class HttpPort:
             app,
             log_level="warning",
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
+            http=connection_class(limits),
             server_header=False,
         )
         self._scheme = "http" if tls is None else "https"
@@ -83,6 +90,14 @@ class _Server(uvicorn.Server):
     """Leaves signals to the service: uvicorn's own handlers raise them again after the end, and a
     clean stop would look like a crash.
     """
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn.Server; called ten times a second."""
+        if counter % SWEEP_TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedConnection):
+                    connection.cut_unread()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
