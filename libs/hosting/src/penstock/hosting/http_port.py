@@ -12,15 +12,19 @@ from email.utils import formatdate
 from typing import Any
 
 import uvicorn
+from penstock.hosting.http_connection import (
+    BoundedConnection,
+    ConnectionLimits,
+    connection_class,
+)
 from penstock.service.program import CannotStart
 from penstock.service.tls_files import TlsSource, reloading_context
 from uvicorn.server import ServerState
 
 log = logging.getLogger(__name__)
-KEEP_ALIVE_S = 75
-"""Idle connections are kept as long as clients' pools keep theirs, so that none is closed while a
-request is on its way.
-"""
+DEFAULT_LIMITS = ConnectionLimits()
+SWEEP_S = 5.0
+"""Seconds between two looks at connections that are being closed."""
 
 
 class HttpPort:
@@ -33,6 +37,7 @@ class HttpPort:
         shared: whether other cells serve on the same address (SO_REUSEPORT).
         tls: the certificate, for HTTPS only.
         demands_certificate: whether a caller over TLS needs a certificate of the authorities.
+        limits: of each connection.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class HttpPort:
         shared: bool = False,
         tls: TlsSource | None = None,
         demands_certificate: bool = False,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         self.address = listen
         self._setting = setting
@@ -52,7 +58,8 @@ class HttpPort:
             app,
             log_level="warning",
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
+            http=connection_class(limits),
             server_header=False,
         )
         self._scheme = "http" if tls is None else "https"
@@ -86,7 +93,8 @@ class _Server(uvicorn.Server):
     """Leaves signals to the service: uvicorn's own handlers raise them again after the end, and a
     clean stop would look like a crash.
 
-    Sleeps until it is told to end, where uvicorn's own looks ten times a second.
+    Sleeps but for a look at its connections now and then, where uvicorn's own looks ten times a
+    second whether it is to end.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -100,7 +108,15 @@ class _Server(uvicorn.Server):
         self._ending.set()
 
     async def main_loop(self) -> None:
-        await self._ending.wait()
+        while not self._ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), SWEEP_S)
+            self._cut_unread()
+
+    def _cut_unread(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedConnection):
+                connection.cut_unread()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ def dialling(name: str, settings: ServiceSettings, clock: Clock, telemetry: Tele
                 expected_name=expected,
             )
         channel = open_channel(address, tls, expected)
-        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry, divides=True)
 
     return dial
 
@@ -103,7 +103,7 @@ def dialling_plainly(
     def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
         channel = open_channel(address, settings.tls)
         token = token_for(name, settings, address, service)
-        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry, divides=True)
 
     return dial
 

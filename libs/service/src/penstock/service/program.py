@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from penstock.service.large_blocks import give_back_large_blocks
 from penstock.service.logs import configure
+from penstock.service.open_files import allow_open_files
 from penstock.service.protection import forbid_dumps, missing_protection
 from penstock.service.settings import BadConfig, ServiceSettings, describe, load_settings
 from penstock.service.variables import unknown_variables
@@ -79,6 +80,7 @@ def run_main(name: str, main: Awaitable[None]) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     give_back_large_blocks()
+    allow_open_files()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(body())

@@ -13,9 +13,9 @@ import secrets
 from collections.abc import MutableMapping
 from typing import Any
 
-from penstock.edge.acts import ANTHROPIC, MESSAGES, OPENAI, Acts, Served, route_name
+from penstock.edge.acts import ANTHROPIC, MESSAGES, OPENAI, Acts, route_name
 from penstock.edge.call_options import timeout_s
-from penstock.edge.caller import KeyLimits, Refused, key_of
+from penstock.edge.caller import Bounds, KeyLimits, Refused, key_of
 from penstock.edge.conversations import LEAVING
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of, refusal_of
@@ -28,8 +28,10 @@ from penstock.edge.http_exchange import (
     Send,
 )
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
+from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
 from penstock.edge.same_wire import providers_reply
+from penstock.edge.served import Served
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import BadRequest, Failure, FailureKind, Wire
 from penstock.otel.telemetry import Telemetry
@@ -47,6 +49,7 @@ class EdgeApp:
         self,
         router: RouterCalls,
         responses: ResponseKeeper,
+        receipts: Receipts,
         settings: EdgeSettings,
         clock: Clock,
         telemetry: Telemetry,
@@ -54,9 +57,13 @@ class EdgeApp:
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
-        self._limits = KeyLimits(settings.max_calls_per_key)
+        self._limits = KeyLimits(
+            Bounds(
+                settings.max_calls_per_key, settings.max_key_body_bytes, settings.max_bodies_bytes
+            )
+        )
         self.draining = Draining()
-        self._acts = Acts(router, responses, self.draining, settings, clock)
+        self._acts = Acts(router, responses, receipts, self.draining, settings, clock)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection's next request."""
@@ -115,10 +122,10 @@ class EdgeApp:
         call = Call(deadline_s=deadline_s, traceparent=exchange.headers.get("traceparent", ""))
         name = f"{exchange.method} {route_name(exchange.path)}"
         with (
-            self._limits.counted(key),
+            self._limits.counted(key) as share,
             self._telemetry.span(name, call, kind="server") as span,
         ):
-            await act(Served(exchange, span.call, key, number))
+            await act(Served(exchange, span.call, key, number, share))
 
 
 def _failure(error: Exception) -> Failure:

@@ -130,8 +130,11 @@ def input_of(body: Json, context: Context) -> list[Json]:
 
 
 @pure
-def task_of(body: Json, context: Context) -> pb.GenerateTask:
+def task_of(body: Json, context: Context, *, needs_input: bool = True) -> pb.GenerateTask:
     """The conversation and how to continue it.
+
+    Args:
+        needs_input: whether there must be a message; there need be none to count tokens.
 
     Raises:
         BadRequest: naming the field that is wrong or cannot be honoured.
@@ -149,7 +152,7 @@ def task_of(body: Json, context: Context) -> pb.GenerateTask:
     before = len(context.items)
     places = ["previous_response_id"] * before + [f"input[{each}]" for each in range(len(own))]
     messages = turns_of(items, places)
-    if not messages:
+    if not messages and needs_input:
         raise refused("input", "needs at least one message")
     instructions = text(body.get("instructions"), "instructions")
     if instructions:

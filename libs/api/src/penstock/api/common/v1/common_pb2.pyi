@@ -95,16 +95,18 @@ class ProviderError(_message.Message):
     def __init__(self, status: _Optional[int] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("id", "method", "context", "payload")
+    __slots__ = ("id", "method", "context", "payload", "remaining_bytes")
     ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_BYTES_FIELD_NUMBER: _ClassVar[int]
     id: int
     method: str
     context: CallContext
     payload: bytes
-    def __init__(self, id: _Optional[int] = ..., method: _Optional[str] = ..., context: _Optional[_Union[CallContext, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    remaining_bytes: int
+    def __init__(self, id: _Optional[int] = ..., method: _Optional[str] = ..., context: _Optional[_Union[CallContext, _Mapping]] = ..., payload: _Optional[bytes] = ..., remaining_bytes: _Optional[int] = ...) -> None: ...
 
 class ItemResult(_message.Message):
     __slots__ = ("id", "payload", "status")
