@@ -139,7 +139,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shared = _Shared(store, served, RunStream(store, runs, outbox, clock))
     jobs = shared.jobs if shared is not None else None
     started = StartedRuns(_limiter(settings, outside))
-    cancels = RunCancels(started, runs, jobs, clock)
+    cancel_jobs = jobs.cancel_run if jobs is not None else None
+    cancels = RunCancels(started, runs, cancel_jobs, clock)
     servicer = RouterServicer(
         settings,
         calls,

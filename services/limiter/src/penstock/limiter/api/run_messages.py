@@ -134,7 +134,7 @@ def cost_message(row: CostRow) -> run_pb2.RunCost:
     return run_pb2.RunCost(
         run_id=row.run_id,
         step=label.step,
-        kind=run_pb2.RunCostKind.ValueType(label.kind),
+        kind=run_pb2.RunCostKind.Name(label.kind),
         model=label.model,
         estimated=label.is_estimated,
         amount=_amount(amounts),

@@ -15,6 +15,7 @@ from penstock.limiter.api.run_messages import (
     run_message,
     unknown_run,
 )
+from penstock.limiter.counters import Amounts
 from penstock.limiter.run_trees import RunReply, RunVerdict
 from penstock.limiter.store.run_store import RunStore
 from penstock.rpc.call import Call
@@ -109,7 +110,7 @@ class RunRpcs:
         return pb.LatestRunsResponse(runs=[run_message(*each) for each in reply.runs])
 
 
-def _raise_refusal(reply: RunReply, run_id: str, asked: tuple[int, ...]) -> None:
+def _raise_refusal(reply: RunReply, run_id: str, asked: Amounts) -> None:
     fault = run_fault(reply, run_id, asked)
     if fault is not None:
         raise fault

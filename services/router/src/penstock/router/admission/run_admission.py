@@ -21,7 +21,6 @@ from penstock.router.admission.limiter_admission import (
 from penstock.router.admission.limiter_calls import LimiterCalls
 from penstock.router.admission.output_limit import ASSUMED_OUTPUT_TOKENS
 from penstock.router.admission.run_costs import (
-    Kind,
     costs_of_answer,
     costs_of_try,
     kind_of_answer,
@@ -49,7 +48,7 @@ class RunTicket:
     """Output tokens that the hold covers."""
     is_final: bool
     is_unpriced: bool
-    kind: Kind
+    kind: run_pb2.RunCostKind
     """What its answer is paid for."""
 
 

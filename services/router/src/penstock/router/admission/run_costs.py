@@ -12,11 +12,9 @@ from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Spent
 from penstock.service.purity import pure
 
-Kind = run_pb2.RunCostKind.ValueType
-
 
 @pure
-def kind_of_answer(request: ResolvedRequest) -> Kind:
+def kind_of_answer(request: ResolvedRequest) -> run_pb2.RunCostKind:
     """What an answer to a request is paid for, where it is computed."""
     if request.job is not None:
         return run_pb2.RUN_COST_KIND_JOB
@@ -27,7 +25,7 @@ def kind_of_answer(request: ResolvedRequest) -> Kind:
 
 @pure
 def costs_of_answer(
-    prices: Prices, receipt: common_pb2.Receipt, kind: Kind, step: str
+    prices: Prices, receipt: common_pb2.Receipt, kind: run_pb2.RunCostKind, step: str
 ) -> list[run_pb2.RunCost]:
     """What an answer has cost, and what asking the cache for it has."""
     look_up = receipt.cache.cost_microusd

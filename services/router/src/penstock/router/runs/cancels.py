@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from grpc import StatusCode
-from penstock.router.jobs.jobs import Jobs
 from penstock.router.runs.runs import Runs
 from penstock.router.runs.started_runs import StartedRuns
 from penstock.rpc.call import Call, Principal
@@ -31,6 +31,8 @@ AGAIN_S = 1.0
 """Pause before a cancel is repeated."""
 MAX_REPEATED = 1_000
 """Cancels that are repeated at a time; beyond them the oldest is given up."""
+CancelJobs = Callable[[str, Call], Awaitable[int]]
+"""Cancels the jobs of a run and gives how many had not ended; raises Fault."""
 AWAY = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -45,10 +47,12 @@ class Cancelled(NamedTuple):
 class RunCancels:
     """Cancels runs. Owner must `close` it."""
 
-    def __init__(self, started: StartedRuns, runs: Runs, jobs: Jobs | None, clock: Clock) -> None:
+    def __init__(
+        self, started: StartedRuns, runs: Runs, cancel_jobs: CancelJobs | None, clock: Clock
+    ) -> None:
         self._started = started
         self._runs = runs
-        self._jobs = jobs
+        self._cancel_jobs = cancel_jobs
         self._clock = clock
         self._repeated: OrderedDict[tuple[Principal, str], None] = OrderedDict()
         """Who has cancelled which run, of those that the limiter has not heard of."""
@@ -68,8 +72,8 @@ class RunCancels:
         ended = self._runs.end_calls(call.principal, run_id)
         self._repeat(call.principal, run_id)
         message = (
-            f"the limiter does not answer: {ended} calls of run {run_id[:128]} in flight at this "
-            "router were cancelled, and the rest follows as soon as it answers; repeat to learn"
+            f"the limiter does not answer; calls of run {run_id[:128]} in flight at this router "
+            f"that were cancelled: {ended}; the rest follows as soon as it answers, repeat to learn"
         )
         raise unavailable(message, retry_after_s=AGAIN_S, reason=Reason.LIMITS_UNAVAILABLE)
 
@@ -84,8 +88,8 @@ class RunCancels:
         calls = jobs = 0
         for each in await self._started.cancel(run_id, call._replace(deadline_s=hurried_s)):
             calls += self._runs.cancel(call.principal.organisation, each)
-            if self._jobs is not None:
-                jobs += await self._jobs.cancel_run(each, call)
+            if self._cancel_jobs is not None:
+                jobs += await self._cancel_jobs(each, call)
         return Cancelled(calls, jobs)
 
     def _repeat(self, principal: Principal, run_id: str) -> None:
