@@ -43,6 +43,10 @@ class Spent(NamedTuple):
     model: str
     input_tokens: int
     output_tokens: int
+    lookup_microusd: int = 0
+    """What asking the cache has cost, where the call ends with this."""
+    is_hedge: bool = False
+    """Whether it was one of two tries side by side, and the other one was taken."""
 
 
 class Hit(NamedTuple):

@@ -23,7 +23,7 @@ from penstock.router.routing.choice import Chosen, InstanceChoice
 from penstock.router.routing.model_choice import Models
 from penstock.router.routing.needs import Needs, needs_of
 from penstock.router.routing.strategy import RequestFeatures
-from penstock.router.runs.runs import Runs
+from penstock.router.runs.cancels import RunCancels
 from penstock.router.runs.started_runs import StartedRuns
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
@@ -47,11 +47,11 @@ class RouterServicer(RunRpcs):
         pipeline: Pipeline,
         clock: Clock,
         models: Models,
-        runs: Runs,
         started: StartedRuns,
+        cancels: RunCancels,
         jobs: Jobs | None,
     ) -> None:
-        super().__init__(started, runs, jobs)
+        super().__init__(started, cancels)
         self._settings = settings
         self._calls = calls
         self._registry = registry

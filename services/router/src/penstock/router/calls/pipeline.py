@@ -26,7 +26,7 @@ from penstock.router.calls.state import (
     Outcome,
     ReceiptBuilder,
     said_bytes,
-    spent_by,
+    spent_at_end,
 )
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import (
@@ -116,7 +116,7 @@ class Pipeline:
             outcome = await answer
             return outcome
         except BaseException as error:
-            spent = spent_by(state, error)
+            spent = spent_at_end(state, error)
             raise
         finally:
             if not state.handed_over:
@@ -170,7 +170,7 @@ class Pipeline:
                             outcome = item
                         yield item
             except BaseException as error:
-                spent = spent_by(state, error)
+                spent = spent_at_end(state, error)
                 raise
             finally:
                 if not state.handed_over:

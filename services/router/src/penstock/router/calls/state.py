@@ -113,6 +113,17 @@ def spent_by(state: CallState, error: BaseException | None) -> Spent | None:
     return Spent(request.model, input_tokens, said_tokens)
 
 
+def spent_at_end(state: CallState, error: BaseException | None) -> Spent | None:
+    """What a call that ends without an answer has cost since its last settlement, asking the cache
+    included.
+    """
+    spent, lookup_microusd = spent_by(state, error), state.receipt.lookup_microusd
+    if not lookup_microusd:
+        return spent
+    spent = spent or Spent(state.request.model, 0, 0)
+    return spent._replace(lookup_microusd=lookup_microusd)
+
+
 def said_bytes(chunk: inference_pb2.GenerateChunk) -> int:
     """UTF-8 bytes of what a piece of an answer says, reasoning and tool calls included."""
     texts = [chunk.delta, chunk.refusal]
@@ -161,6 +172,11 @@ class ReceiptBuilder:
         self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
         self._cache: common_pb2.CacheReceipt | None = None
         self._hedged = False
+
+    @property
+    def lookup_microusd(self) -> int:
+        """What asking the cache has cost."""
+        return self._cache.cost_microusd if self._cache is not None else 0
 
     def note(self, *texts: str) -> None:
         """Say something that is worth knowing and is no failure."""

@@ -101,6 +101,11 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
                 _registered_method=True)
+        self.GetRunCost = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/GetRunCost',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.FromString,
+                _registered_method=True)
         self.RaiseRun = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/RaiseRun',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.SerializeToString,
@@ -243,6 +248,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRunCost(self, request, context):
+        """Shows what a started run and those below it have cost, by run, step and what it was paid for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RaiseRun(self, request, context):
         """Raises a run's limits and lets a paused run go on.
         """
@@ -374,6 +386,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.SerializeToString,
+            ),
+            'GetRunCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunCost,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.SerializeToString,
             ),
             'RaiseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.RaiseRun,
@@ -773,6 +790,33 @@ class RouterService:
             '/penstock.api.router.v1.RouterService/GetRun',
             penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/GetRunCost',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.FromString,
             options,
             channel_credentials,
             insecure,
