@@ -149,15 +149,23 @@ class Prices:
         added = usage.written_input_tokens * (price.written_input_price - plain)
         return (saved - added) // TOKENS_PER_MTOK
 
-    def lost_prefix_microusd(self, model: str, tokens: int) -> int:
-        """What it cost that so many tokens were read at the plain input price which could have been
-        read from the provider's prefix cache, in micro-dollars; 0 for a model without a price.
+    def lost_prefix_microusd(self, model: str, tokens: int, written_tokens: int = 0) -> int:
+        """What it cost that so many tokens were not read from the provider's prefix cache which
+        could have been, in micro-dollars; 0 for a model without a price.
+
+        Args:
+            model: the model.
+            tokens: that were not read.
+            written_tokens: of the prompt, written to the cache: lost tokens among them cost what
+                writing does, others the plain input price.
         """
         price = self.models.get(model)
         if price is None:
             return 0
-        each = price.input_microusd_per_mtok - price.cached_input_price
-        return max(0, tokens * each) // TOKENS_PER_MTOK
+        written = min(tokens, written_tokens)
+        paid = written * price.written_input_price
+        paid += (tokens - written) * price.input_microusd_per_mtok
+        return max(0, paid - tokens * price.cached_input_price) // TOKENS_PER_MTOK
 
 
 def rounded_up_microusd(picousd: int) -> int:

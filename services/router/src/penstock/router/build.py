@@ -38,6 +38,7 @@ from penstock.router.instances.backends import Backends
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
+from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
 from penstock.router.requests.token_counts import counters_of
@@ -115,7 +116,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
-    shape = PromptShape(sections.prompts, prices, clock=clock)
+    prefixes = Prefixes(prices, clock)
+    shape = PromptShape(sections.prompts, prices, prefixes)
     pipeline = Pipeline(
         attempts,
         holds,
@@ -151,6 +153,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         models,
         started,
         cancels,
+        prefixes,
         jobs,
     )
     open_calls = OpenCalls(keys.authenticate)

@@ -299,8 +299,8 @@ class Pipeline:
         if shaped is None:
             return
         state.receipt.shaped(shaped)
-        if shaped.prefix_share is not None and state.span.recorded:
-            state.span.set(names.PROMPT_PREFIX_SHARE, shaped.prefix_share)
+        if shaped.prompt is not None and state.span.recorded:
+            state.span.set(names.PROMPT_PREFIX_SHARE, shaped.prompt.share)
             state.span.set(names.PROMPT_DECISIONS, "\n".join(shaped.decisions))
         if shaped.task is not request.task:
             state.unshaped, state.unshaped_for = request.task, shaped.not_for
