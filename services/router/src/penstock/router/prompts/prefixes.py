@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation
-from penstock.prompts.prefix_breaks import PrefixBreak
+from penstock.prompts.prefix_breaks import BreakKind, PrefixBreak
 from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
 from penstock.prompts.prefix_history import ComparedPrompt, PrefixHistory
 from penstock.router.prompts.conversations import cache_settings, without_images
@@ -196,6 +196,16 @@ class TrackedPrompt:
     @property
     def share(self) -> float:
         return self.compared.share
+
+    def repairs_tools_of(self, as_it_came: TrackedPrompt) -> bool:
+        """Whether this prompt, whose tools are in order, is worth more than the same as it came:
+        that one's tools break the prefix, and these do not, or will not from the next prompt on.
+        """
+        broken, left = as_it_came.compared.broken, self.compared.broken
+        if broken is None or not broken.place.startswith("tools"):
+            return False
+        is_mended = left is None or not left.place.startswith("tools")
+        return is_mended or broken.kind is BreakKind.TOOLS_REORDERED
 
     def at_model(self, model: str) -> TrackedPrompt:
         return self.prefixes.at_model(self, model)

@@ -81,8 +81,12 @@ class PromptShape:
                 return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
-            if request.task.generate.HasField("wire_request") and _only_orders(optimised):
-                optimised = _as_sent(sent, optimised)
+            is_wire = request.task.generate.HasField("wire_request")
+            if is_wire and _only_orders(optimised):
+                as_it_came = self._prefixes.sent(call, request, sent)
+                in_order = self._prefixes.sent(call, request, optimised.conversation)
+                if not in_order.repairs_tools_of(as_it_came):
+                    optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
             prompt = self._prefixes.sent(call, request, optimised.conversation, repairs)
             shaped = self._shaped(request.task, optimised, prompt, models[0])
@@ -146,7 +150,7 @@ def _only_orders(optimised: OptimisedPrompt) -> bool:
 
 def _as_sent(sent: Conversation, optimised: OptimisedPrompt) -> OptimisedPrompt:
     """The prompt as it came. The order of tools is worth something only where it changes from call
-    to call; the caller's own bytes are worth more.
+    to call; else the caller's own bytes are worth more.
     """
     decisions = (
         replace(one, applied=False, reason="kept as sent, its bytes go to the provider")
