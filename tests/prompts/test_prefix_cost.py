@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,10 +43,10 @@ def prompt(
         (FIRST, prompt(0, tokens=1_024), None, PrefixOutcome.TOO_SHORT, 0),
         (FIRST, prompt(0, tokens=1_025), None, PrefixOutcome.EVICTED, 1_024),
         (prompt(0, tokens=2_048), prompt(1_920, tokens=2_048), None, PrefixOutcome.READ, 0),
-        (replace(FIRST, server="b"), prompt(0), None, PrefixOutcome.MOVED, 1_920),
-        (replace(FIRST, server="b"), prompt(1_920), None, PrefixOutcome.READ, 0),
-        (replace(FIRST, server="b"), prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
-        (replace(FIRST, estimated=True), prompt(0), CLOCK, PrefixOutcome.UNKNOWN, 0),
+        (FIRST._replace(server="b"), prompt(0), None, PrefixOutcome.MOVED, 1_920),
+        (FIRST._replace(server="b"), prompt(1_920), None, PrefixOutcome.READ, 0),
+        (FIRST._replace(server="b"), prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
+        (FIRST._replace(estimated=True), prompt(0), CLOCK, PrefixOutcome.UNKNOWN, 0),
     ],
 )
 def test_the_outcome(

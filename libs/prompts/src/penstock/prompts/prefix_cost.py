@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from penstock.prompts.prefix_breaks import PrefixBreak
 
@@ -41,8 +42,7 @@ class CacheTerms:
     ttl_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedPrompt:
+class ReportedPrompt(NamedTuple):
     """A prompt that was answered, and what the provider reported of it.
 
     Attributes:
@@ -85,8 +85,7 @@ def _readable(previous: ReportedPrompt, now: ReportedPrompt, terms: CacheTerms) 
     return max(0, min(previous.readable_tokens(terms), most))
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixRead:
+class PrefixRead(NamedTuple):
     """What became of a prompt's prefix.
 
     Attributes:
