@@ -125,7 +125,9 @@ def explain_read(
     if not readable:
         return PrefixRead(PrefixOutcome.TOO_SHORT, 0, 0)
     lost = max(0, readable - now.cached_tokens)
-    if lost < terms.step_tokens:
+    if lost <= terms.step_tokens:
+        # The end of a prompt, such as the marks that ask for an answer, is not in the next one, and
+        # may have filled a step.
         return PrefixRead(PrefixOutcome.READ, readable, lost)
     why = _why(previous, now, broken, terms)
     if not caches and why is not PrefixOutcome.BROKEN:

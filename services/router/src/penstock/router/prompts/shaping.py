@@ -84,11 +84,11 @@ class PromptShape:
             is_wire = request.task.generate.HasField("wire_request")
             if is_wire and _only_orders(optimised):
                 as_it_came = self._prefixes.sent(call, request, sent)
-                in_order = self._prefixes.sent(call, request, optimised.conversation)
+                in_order = self._prefixes.sent(call, request, _lasting(optimised))
                 if not in_order.repairs_tools_of(as_it_came):
                     optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
-            prompt = self._prefixes.sent(call, request, optimised.conversation, repairs)
+            prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
             shaped = self._shaped(request.task, optimised, prompt, models[0])
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
@@ -141,6 +141,15 @@ def _repairs_applied(rule: ShapingRule, optimised: OptimisedPrompt) -> tuple[str
     if VOLATILE_LAST in transforms:
         applied.append("later_system_turn")
     return tuple(applied)
+
+
+def _lasting(optimised: OptimisedPrompt) -> Conversation:
+    """The prompt without the turn of volatile lines at its end, which the next one does not have
+    there.
+    """
+    shaped = optimised.conversation
+    moved = any(one.transform == VOLATILE_LAST and one.applied for one in optimised.decisions)
+    return replace(shaped, turns=shaped.turns[:-1]) if moved else shaped
 
 
 def _only_orders(optimised: OptimisedPrompt) -> bool:
