@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +32,8 @@ def prompt(
         (prompt(0, tokens=1_023), prompt(0), CLOCK, PrefixOutcome.TOO_SHORT, 0),
         (FIRST, prompt(1_920), None, PrefixOutcome.READ, 0),
         (FIRST, prompt(1_920), CLOCK, PrefixOutcome.READ, 0),
-        (FIRST, prompt(1_793), None, PrefixOutcome.READ, 127),
+        (FIRST, prompt(1_792), None, PrefixOutcome.READ, 128),
+        (FIRST, prompt(1_791), None, PrefixOutcome.EVICTED, 129),
         (FIRST, prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
         (FIRST, prompt(1_024), CLOCK, PrefixOutcome.BROKEN, 896),
         (FIRST, prompt(0, at_s=401.0), CLOCK, PrefixOutcome.BROKEN, 1_920),
@@ -45,10 +44,10 @@ def prompt(
         (FIRST, prompt(0, tokens=1_024), None, PrefixOutcome.TOO_SHORT, 0),
         (FIRST, prompt(0, tokens=1_025), None, PrefixOutcome.EVICTED, 1_024),
         (prompt(0, tokens=2_048), prompt(1_920, tokens=2_048), None, PrefixOutcome.READ, 0),
-        (replace(FIRST, server="b"), prompt(0), None, PrefixOutcome.MOVED, 1_920),
-        (replace(FIRST, server="b"), prompt(1_920), None, PrefixOutcome.READ, 0),
-        (replace(FIRST, server="b"), prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
-        (replace(FIRST, estimated=True), prompt(0), CLOCK, PrefixOutcome.UNKNOWN, 0),
+        (FIRST._replace(server="b"), prompt(0), None, PrefixOutcome.MOVED, 1_920),
+        (FIRST._replace(server="b"), prompt(1_920), None, PrefixOutcome.READ, 0),
+        (FIRST._replace(server="b"), prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
+        (FIRST._replace(estimated=True), prompt(0), CLOCK, PrefixOutcome.UNKNOWN, 0),
     ],
 )
 def test_the_outcome(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.prompts.answered_prompts import MAX_BRANCHES, MAX_PROMPT_BYTES
 from penstock.prompts.conversation import Conversation, ToolSpec, Turn
 from penstock.prompts.prefix_breaks import BreakKind
 from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
-from penstock.prompts.prefix_history import MAX_PROMPT_BYTES, ComparedPrompt, PrefixHistory
+from penstock.prompts.prefix_history import ComparedPrompt, PrefixHistory
 from penstock.prompts.prompt_digests import TURN_BYTES, KnownTools
 
 TURNS = st.lists(
@@ -55,6 +56,7 @@ class Sent:
 def test_the_share_is_what_both_begin_with_in_whole_tools_and_turns(
     first: list[Turn], second: list[Turn]
 ) -> None:
+    first, second = [Turn("user", "hi"), *first], [Turn("user", "hi"), *second]
     sent, later = Sent(), Conversation(tuple(second), (TOOL,))
     sent.send(Conversation(tuple(first), (TOOL,)))
     shared = 0
@@ -129,13 +131,56 @@ def test_a_prompt_is_compared_with_what_was_answered_before_it_was_sent() -> Non
     assert sent.answer(second).outcome is PrefixOutcome.FIRST, "nobody is blamed for two at once"
 
 
-def test_of_two_at_once_the_one_that_was_sent_later_stays() -> None:
+def test_of_two_at_once_each_is_gone_on_from() -> None:
     sent = Sent()
-    earlier, later = sent.compare(clock(1)), sent.compare(clock(1, "more"))
-    sent.answer(later, at_s=2.0)
-    sent.answer(earlier, at_s=1.0)
-    assert sent.compare(clock(1, "more", "and")).previous is not None
-    assert sent.compare(clock(1, "other")).broken is not None
+    for ends in (("a",), ("b",)):
+        sent.answer(sent.compare(clock(1, *ends)), at_s=sent.now_s)
+    for ends in (("a", "c"), ("b", "d"), ("a", "c", "e")):
+        compared = sent.compare(clock(1, *ends))
+        assert compared.broken is None, "a branch is compared with its own last prompt"
+        sent.answer(compared)
+
+
+def test_few_branches_are_kept_and_the_latest_are() -> None:
+    sent = Sent()
+    for number in range(MAX_BRANCHES + 1):
+        sent.send(clock(1, f"branch {number}"))
+    known = [sent.compare(clock(1, f"branch {n}", "on")).broken is None for n in range(2)]
+    assert known == [False, True]
+
+
+def test_an_edited_turn_is_a_branch_and_is_named_once() -> None:
+    sent = Sent()
+    sent.send(clock(1, "a", "b"))
+    assert sent.send(clock(1, "A", "b")).outcome is PrefixOutcome.BROKEN
+    assert sent.compare(clock(1, "A", "b", "c")).broken is None
+
+
+def long(*said: str) -> Conversation:
+    turns = [Turn("user" if n % 2 == 0 else "assistant", text) for n, text in enumerate(said)]
+    return Conversation((Turn("system", "Be kind."), *turns))
+
+
+TALK = tuple(f"turn {number}" for number in range(8))
+
+
+@pytest.mark.parametrize(
+    ("now", "kind"),
+    [
+        (long(*TALK[2:], "more"), BreakKind.HISTORY_TRUNCATED),
+        (long("So far: three things.", *TALK[5:], "more"), BreakKind.HISTORY_SUMMARISED),
+        (long("another beginning", *TALK[7:], "more"), None),
+        (long("another beginning", "and nothing of it"), None),
+    ],
+)
+def test_a_conversation_that_begins_otherwise_is_known_by_the_turns_that_it_kept(
+    now: Conversation, kind: BreakKind | None
+) -> None:
+    sent = Sent()
+    sent.send(long(*TALK))
+    compared = sent.compare(now)
+    assert (compared.broken.kind if compared.broken else None) is kind
+    assert (compared.previous is not None) == (kind is not None)
 
 
 def test_a_break_that_goes_on_says_since_when() -> None:
@@ -180,9 +225,9 @@ def test_a_conversation_that_begins_again_is_no_eviction_of_the_long_one() -> No
     sent = Sent()
     long = ReportedPrompt(50_000, 0, 0, 1.0, "a")
     sent.history.answered(sent.compare(clock(1, "a", "b", "c")), long)
-    short = sent.history.answered(sent.compare(clock(1)), replace(long, input_tokens=1_500))
+    short = sent.history.answered(sent.compare(clock(1)), long._replace(input_tokens=1_500))
     assert short.readable_tokens == short.lost_tokens == 1_408
-    tiny = sent.history.answered(sent.compare(clock(1)), replace(long, input_tokens=900))
+    tiny = sent.history.answered(sent.compare(clock(1)), long._replace(input_tokens=900))
     assert tiny.outcome is PrefixOutcome.TOO_SHORT
 
 

@@ -112,8 +112,8 @@ def test_a_clock_in_the_instructions_is_named_with_its_place_and_its_price() -> 
     assert (shown.prefix_break, shown.previous_request_id) == (loss.prefix_break, "r1")
     assert (shown.repair, shown.repair_enabled) == ("later_system_turn", False)
     assert shown.text == (
-        "2,048 of 2,048 tokens were not read from the provider's cache, which cost 5,529 "
-        "microusd: the prompt broke it. The prompt departs from the one before it at turns[0] "
+        "2,048 of 2,048 tokens were not read from the provider's cache, which cost "
+        "$0.005529: the prompt broke it. The prompt departs from the one before it at turns[0] "
         "(system), line 2: a time in it changed. later_system_turn in a rule of prompts may mend "
         "it without loss."
     )

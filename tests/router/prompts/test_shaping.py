@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
@@ -376,6 +377,49 @@ def test_an_order_of_tools_alone_is_left_to_a_body_that_passes_as_it_came() -> N
     assert task.generate.HasField("wire_request")
     assert [tool.name for tool in task.generate.tools] == ["zoom", "find"]
     assert (notes, saved) == ((), 0)
+
+
+async def test_a_clock_that_is_moved_breaks_no_prefix() -> None:
+    current = Current(PRICES)
+    prefixes = Prefixes(current, FakeClock())
+    section = PromptsSection(rules=(ShapingRule(later_system_turn=True),))
+    stage = PromptShape(section, current, prefixes)
+    for second in range(3):
+        task = chat(f"You help.\nCurrent time: 2026-11-24T10:00:0{second}Z\nBe brief.")
+        for number in range(second):
+            task.generate.messages.add(role=inference_pb2.ROLE_USER, content=f"and {number}")
+        done = await shape(stage, task)
+        assert f"10:00:0{second}" in done.task.generate.messages[-1].content
+        assert done.prompt is not None
+        done.prompt.answered(f"r{second}", "a", common_pb2.Usage(input_tokens=2_000))
+        account = prefixes.of_request("acme", f"r{second}")
+        assert account is not None and account.broken is None
+        assert "later_system_turn" in account.repairs.applied
+
+
+async def test_tools_in_another_order_than_before_are_put_in_order_from_then_on() -> None:
+    """As the tools' order breaks the prefix anyway, the body is translated; when it comes as it did
+    the first time, it stays as it came.
+    """
+    stage = stage_of(PromptsSection(rules=(ShapingRule(lossless=False),)))
+
+    async def sent(*names: str) -> tuple[list[str], bool]:
+        task = asking("what now")
+        for name in names:
+            task.generate.tools.add(name=name, parameters_json='{"b": 1, "a": 2}')
+        task.generate.wire_request.body = b"{}"
+        done = await shape(stage, task)
+        assert done.prompt is not None
+        done.prompt.answered("r", "a", common_pb2.Usage(input_tokens=2_000))
+        order = [tool.name for tool in done.task.generate.tools]
+        return order, done.task.generate.HasField("wire_request")
+
+    assert await sent("zoom", "find") == (["zoom", "find"], True)
+    assert await sent("zoom", "find") == (["zoom", "find"], True)
+    for names in (("view", "find", "zoom"), ("zoom", "view", "find")):
+        await sent(*names)
+    for names in (("zoom", "find", "view"), ("view", "zoom", "find")):
+        assert await sent(*names) == (["find", "view", "zoom"], False)
 
 
 def test_a_prompt_that_becomes_shorter_is_translated() -> None:

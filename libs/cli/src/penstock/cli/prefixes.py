@@ -45,7 +45,7 @@ def shown_prompts(prompts: Sequence[pb.PromptPrefix]) -> Table:
         "read",
         "lost",
         "cost",
-        "what became of its prefix",
+        "prefix",
         right=("read", "lost", "cost"),
     )
     for prompt in prompts:

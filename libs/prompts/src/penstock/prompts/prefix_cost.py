@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from penstock.prompts.prefix_breaks import PrefixBreak
 
@@ -41,8 +42,7 @@ class CacheTerms:
     ttl_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedPrompt:
+class ReportedPrompt(NamedTuple):
     """A prompt that was answered, and what the provider reported of it.
 
     Attributes:
@@ -85,8 +85,7 @@ def _readable(previous: ReportedPrompt, now: ReportedPrompt, terms: CacheTerms) 
     return max(0, min(previous.readable_tokens(terms), most))
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixRead:
+class PrefixRead(NamedTuple):
     """What became of a prompt's prefix.
 
     Attributes:
@@ -126,7 +125,9 @@ def explain_read(
     if not readable:
         return PrefixRead(PrefixOutcome.TOO_SHORT, 0, 0)
     lost = max(0, readable - now.cached_tokens)
-    if lost < terms.step_tokens:
+    if lost <= terms.step_tokens:
+        # The end of a prompt, such as the marks that ask for an answer, is not in the next one, and
+        # may have filled a step.
         return PrefixRead(PrefixOutcome.READ, readable, lost)
     why = _why(previous, now, broken, terms)
     if not caches and why is not PrefixOutcome.BROKEN:

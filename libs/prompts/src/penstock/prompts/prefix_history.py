@@ -8,10 +8,17 @@ in the usage that the provider reports, and `prefix_cost.py` compares the two.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from penstock.prompts.answered_prompts import (
+    MAX_BYTES,
+    MAX_CONVERSATIONS,
+    AnsweredPrompt,
+    AnsweredPrompts,
+    Place,
+    shared_turns,
+)
 from penstock.prompts.conversation import Conversation
 from penstock.prompts.prefix_breaks import PrefixBreak, find_break
 from penstock.prompts.prefix_cost import CacheTerms, PrefixRead, ReportedPrompt, explain_read
@@ -20,49 +27,23 @@ from penstock.prompts.prompt_digests import (
     PromptDigests,
     ToolDigests,
     TurnDigests,
+    began,
     digests_of,
 )
 
-MAX_CONVERSATIONS = 4096
-"""Conversations remembered."""
-MAX_BYTES = 64 << 20
-"""About what all of them take in memory."""
-MAX_PROMPT_BYTES = 1 << 20
-"""A prompt whose digests take more, one of some 3,000 turns, is not remembered."""
 NO_SETTINGS: Mapping[str, str] = {}
 DEFAULT_TERMS = CacheTerms()
 MODEL = "model"
-"""The setting that says which model a prompt was sent to; its last prompt is remembered for each
-model of a conversation.
+"""The setting that says which model a prompt was sent to; each model of a conversation has its own
+last prompts.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredPrompt:
-    """A prompt as it is remembered.
-
-    Attributes:
-        digests: its digests.
-        reported: what the provider reported of it.
-        broken: where it departed from the one before it.
-        times: prompts in a row, it among them, that broke at the same place in the same way.
-        since: the first of them; None where nothing broke.
-    """
-
-    digests: PromptDigests
-    reported: ReportedPrompt
-    broken: PrefixBreak | None = None
-    times: int = 0
-    since: ReportedPrompt | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedPrompt:
+class ComparedPrompt(NamedTuple):
     """A prompt that is sent, beside the one before it.
 
     Attributes:
-        key: of its conversation.
-        model: it is sent to.
+        place: its conversation and model.
         digests: its digests.
         previous: the prompt before it; None where none is known.
         broken: where it departs from that one and how, without its texts; None where it only goes
@@ -70,8 +51,7 @@ class ComparedPrompt:
         times: prompts in a row, this one among them, that broke at the same place in the same way.
     """
 
-    key: Hashable
-    model: str
+    place: Place
     digests: PromptDigests
     previous: AnsweredPrompt | None
     broken: PrefixBreak | None
@@ -95,24 +75,22 @@ class ComparedPrompt:
 
 
 class PrefixHistory:
-    """The last answered prompts, as digests.
-
-    Conversations are known by a key of the caller's choice; the least recently used are forgotten.
-    """
+    """Compares prompts with the last answered ones of their conversations, and remembers them."""
 
     def __init__(
         self, max_conversations: int = MAX_CONVERSATIONS, max_bytes: int = MAX_BYTES
     ) -> None:
-        self._max_conversations, self._max_bytes = max_conversations, max_bytes
-        self._bytes = 0
-        self._prompts: OrderedDict[tuple[Hashable, str], AnsweredPrompt] = OrderedDict()
-        self._models: OrderedDict[Hashable, str] = OrderedDict()
-        """The model that served each conversation last."""
+        self._prompts = AnsweredPrompts(max_conversations, max_bytes)
         self._tools = KnownTools()
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the remembered prompts take in memory."""
+        return self._prompts.size_bytes
 
     def compare(
         self,
-        key: Hashable,
+        session: Hashable,
         conversation: Conversation,
         settings: Mapping[str, str] = NO_SETTINGS,
         without_images: Sequence[bytes] = (),
@@ -120,22 +98,23 @@ class PrefixHistory:
         """Compare a prompt that is about to be sent with the one before it.
 
         Args:
-            key: of the conversation.
+            session: whose conversations these are, by the caller's choice.
             conversation: the prompt.
             settings: see `PromptDigests`.
             without_images: see `digests_of`.
         """
-        model = settings.get(MODEL, "")
-        previous = self._previous(key, model)
-        known = previous.digests if previous else None
+        place = Place(session, settings.get(MODEL, ""), began(conversation))
+        latest = self._prompts.latest(place)
+        known = latest.digests if latest else None
         digests = digests_of(conversation, settings, without_images, known, self._tools)
-        return _compared(key, model, digests, previous)
+        return _compared(place, digests, self._prompts.before(place, digests))
 
     def at_model(self, prompt: ComparedPrompt, model: str) -> ComparedPrompt:
         """The same prompt, sent to another model after all."""
+        place = prompt.place._replace(model=model)
         settings = {**prompt.digests.settings, MODEL: hash(model)}
         digests = prompt.digests._replace(settings=settings)
-        return _compared(prompt.key, model, digests, self._previous(prompt.key, model))
+        return _compared(place, digests, self._prompts.before(place, digests))
 
     def answered(
         self,
@@ -158,52 +137,36 @@ class PrefixHistory:
         before = prompt.previous.reported if prompt.previous else None
         return explain_read(before, reported, prompt.broken, terms, caches=caches)
 
-    def _previous(self, key: Hashable, model: str) -> AnsweredPrompt | None:
-        """The last prompt of the conversation with this model, else with the model before it."""
-        found = self._prompts.get((key, model))
-        return found or self._prompts.get((key, self._models.get(key, "")))
-
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes in memory."""
-        return self._bytes
-
     def _remember(self, prompt: ComparedPrompt, reported: ReportedPrompt) -> None:
-        place = prompt.key, prompt.model
-        known = self._prompts.get(place)
-        if known is not None and known.reported.at_s > reported.at_s:
-            return  # It was sent later, and answered sooner.
-        self._forget(place)
-        made = AnsweredPrompt(prompt.digests, reported, prompt.broken, prompt.times)
-        if prompt.broken is not None:
-            made = replace(made, since=prompt.since or reported)
-        if made.digests.size_bytes > MAX_PROMPT_BYTES:
-            return
-        self._prompts[place] = made
-        self._bytes += made.digests.size_bytes
-        self._models[prompt.key] = prompt.model
-        self._models.move_to_end(prompt.key)
-        while len(self._prompts) > self._max_conversations or self._bytes > self._max_bytes:
-            self._forget(next(iter(self._prompts)))
-        if len(self._models) > self._max_conversations:
-            self._models.popitem(last=False)
-
-    def _forget(self, place: tuple[Hashable, str]) -> None:
-        forgotten = self._prompts.pop(place, None)
-        if forgotten is not None:
-            self._bytes -= forgotten.digests.size_bytes
+        digests, broken = prompt.digests, prompt.broken
+        since = (prompt.since or reported) if broken is not None else None
+        made = AnsweredPrompt(digests, reported, broken, prompt.times, since, digests.size_bytes)
+        before = prompt.previous
+        is_branch = before is not None and _is_branch(before.digests, prompt)
+        self._prompts.put(prompt.place, made, None if is_branch else before)
 
 
 def _compared(
-    key: Hashable, model: str, digests: PromptDigests, previous: AnsweredPrompt | None
+    place: Place, digests: PromptDigests, previous: AnsweredPrompt | None
 ) -> ComparedPrompt:
     if previous is None:
-        return ComparedPrompt(key, model, digests, None, None, 0)
+        return ComparedPrompt(place, digests, None, None, 0)
     broken = find_break(previous.digests, digests)
     times = 0
     if broken is not None:
         times = previous.times + 1 if broken == previous.broken else 1
-    return ComparedPrompt(key, model, digests, previous, broken, times)
+    return ComparedPrompt(place, digests, previous, broken, times)
+
+
+def _is_branch(before: PromptDigests, prompt: ComparedPrompt) -> bool:
+    """Whether the conversation may go on from the earlier prompt as well: the new one is its
+    beginning, or departs from it behind the first user turn.
+    """
+    turns = prompt.digests.turns
+    if prompt.broken is None:
+        return len(turns) < len(before.turns)
+    shared = shared_turns(before, prompt.digests)
+    return any(turn.role == "user" for turn in turns[:shared])
 
 
 def _share(before: PromptDigests, now: PromptDigests) -> float:

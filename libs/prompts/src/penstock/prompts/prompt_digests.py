@@ -83,6 +83,8 @@ class PromptDigests(NamedTuple):
     """By name, what a provider's cache goes by beside the text: `model`, parameters."""
     breakpoints: tuple[int, ...]
     """The breakpoints as numbers of tools and turns, counted together."""
+    began: Digest
+    """The text of the first user turn, by which a conversation is known."""
 
     @property
     def size_bytes(self) -> int:
@@ -137,7 +139,13 @@ def digests_of(
         _turns(conversation.turns, images, previous.turns if previous else ()),
         {name: hash(value) for name, value in settings.items()},
         tuple([place for place, marked in enumerate(marks) if marked]),
+        began(conversation),
     )
+
+
+def began(conversation: Conversation) -> Digest:
+    """The digest of a conversation's beginning."""
+    return hash(next((turn.content for turn in conversation.turns if turn.role == "user"), ""))
 
 
 def _turns(

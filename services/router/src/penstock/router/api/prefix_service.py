@@ -108,7 +108,7 @@ def _outcome(account: PrefixAccount) -> str:
             | PrefixOutcome.EVICTED
         ):
             lost_microusd = account.lost_microusd
-            cost = f", which cost {lost_microusd:,} microusd" if lost_microusd else ""
+            cost = f", which cost ${lost_microusd / 1e6:,.6f}" if lost_microusd else ""
             return (
                 f"{read.lost_tokens:,} of {read.readable_tokens:,} tokens were not read from the "
                 f"provider's cache{cost}: {read.outcome.value}."

@@ -7,12 +7,13 @@ Kept are digests of the last prompts and an account of the latest answers; no te
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation
-from penstock.prompts.prefix_breaks import PrefixBreak
+from penstock.prompts.prefix_breaks import BreakKind, PrefixBreak
 from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
 from penstock.prompts.prefix_history import ComparedPrompt, PrefixHistory
 from penstock.router.prompts.conversations import cache_settings, without_images
@@ -53,8 +54,7 @@ class Repairs:
 NO_REPAIRS = Repairs()
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixAccount:
+class PrefixAccount(NamedTuple):
     """What became of the prefix of one prompt that was answered.
 
     Attributes:
@@ -115,7 +115,7 @@ class Prefixes:
         """
         task = request.task.generate
         compared = self._history.compare(
-            _conversation_key(call, request, conversation),
+            _session(call, request),
             conversation,
             cache_settings(task, request.model),
             without_images(task, conversation),
@@ -127,12 +127,12 @@ class Prefixes:
     def at_model(self, sent: TrackedPrompt, model: str) -> TrackedPrompt:
         """The same prompt, sent to another model after all."""
         compared = self._history.at_model(sent.compared, model)
-        return replace(sent, compared=compared, sent_s=self._clock.monotonic())
+        return sent._replace(compared=compared, sent_s=self._clock.monotonic())
 
     def answered(self, sent: TrackedPrompt, reported: ReportedPrompt) -> PrefixAccount:
         """Judge a prompt that was answered, and remember it."""
         compared = sent.compared
-        place = compared.model, reported.server
+        place = compared.place.model, reported.server
         if not reported.estimated and (reported.cached_tokens or reported.written_tokens):
             self._caching.put(place, None)
         caches = place in self._caching
@@ -140,10 +140,10 @@ class Prefixes:
         lost_microusd = 0
         if read.outcome in LOSSES:
             lost_microusd = self._prices.value.lost_prefix_microusd(
-                compared.model, read.lost_tokens, reported.written_tokens
+                compared.place.model, read.lost_tokens, reported.written_tokens
             )
             if not (caches or lost_microusd):
-                read = replace(read, outcome=PrefixOutcome.UNKNOWN)
+                read = read._replace(outcome=PrefixOutcome.UNKNOWN)
         account = self._account(sent, reported, read, lost_microusd)
         self._accounts.put((sent.call.principal.organisation, reported.id), account)
         return account
@@ -169,7 +169,7 @@ class Prefixes:
         return PrefixAccount(
             sent.call.run_id,
             sent.affinity_key,
-            compared.model,
+            compared.place.model,
             self._clock.time() - age_s,
             reported,
             read,
@@ -182,8 +182,7 @@ class Prefixes:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TrackedPrompt:
+class TrackedPrompt(NamedTuple):
     """A prompt on its way to a provider; a `stages.SentPrompt`."""
 
     prefixes: Prefixes
@@ -196,6 +195,16 @@ class TrackedPrompt:
     @property
     def share(self) -> float:
         return self.compared.share
+
+    def repairs_tools_of(self, as_it_came: TrackedPrompt) -> bool:
+        """Whether this prompt, whose tools are in order, is worth more than the same as it came:
+        that one's tools break the prefix, and these do not, or will not from the next prompt on.
+        """
+        broken, left = as_it_came.compared.broken, self.compared.broken
+        if broken is None or not broken.place.startswith("tools"):
+            return False
+        is_mended = left is None or not left.place.startswith("tools")
+        return is_mended or broken.kind is BreakKind.TOOLS_REORDERED
 
     def at_model(self, model: str) -> TrackedPrompt:
         return self.prefixes.at_model(self, model)
@@ -243,11 +252,7 @@ def break_to_proto(broken: PrefixBreak) -> prefix_pb2.PrefixBreak:
     )
 
 
-def _conversation_key(call: Call, request: ResolvedRequest, conversation: Conversation) -> Hashable:
-    """One conversation of one user of one organisation: its run or session, and how it began, since
-    a run may hold several.
-    """
-    principal = call.principal
-    session = request.options.affinity_key or call.run_id
-    began = next((turn.content for turn in conversation.turns if turn.role == "user"), "")
-    return principal.organisation, principal.user, session, hash(began)
+def _session(call: Call, request: ResolvedRequest) -> Hashable:
+    """The run or session of one user of one organisation."""
+    named = request.options.affinity_key or call.run_id
+    return call.principal.organisation, call.principal.user, named

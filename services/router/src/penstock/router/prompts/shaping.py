@@ -81,10 +81,14 @@ class PromptShape:
                 return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
-            if request.task.generate.HasField("wire_request") and _only_orders(optimised):
-                optimised = _as_sent(sent, optimised)
+            is_wire = request.task.generate.HasField("wire_request")
+            if is_wire and _only_orders(optimised):
+                as_it_came = self._prefixes.sent(call, request, sent)
+                in_order = self._prefixes.sent(call, request, _lasting(optimised))
+                if not in_order.repairs_tools_of(as_it_came):
+                    optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
-            prompt = self._prefixes.sent(call, request, optimised.conversation, repairs)
+            prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
             shaped = self._shaped(request.task, optimised, prompt, models[0])
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
@@ -139,6 +143,15 @@ def _repairs_applied(rule: ShapingRule, optimised: OptimisedPrompt) -> tuple[str
     return tuple(applied)
 
 
+def _lasting(optimised: OptimisedPrompt) -> Conversation:
+    """The prompt without the turn of volatile lines at its end, which the next one does not have
+    there.
+    """
+    shaped = optimised.conversation
+    moved = any(one.transform == VOLATILE_LAST and one.applied for one in optimised.decisions)
+    return replace(shaped, turns=shaped.turns[:-1]) if moved else shaped
+
+
 def _only_orders(optimised: OptimisedPrompt) -> bool:
     """Whether nothing but the order and spacing of tools changes."""
     return {one.transform for one in optimised.decisions if one.applied} == {STABLE_ORDER}
@@ -146,7 +159,7 @@ def _only_orders(optimised: OptimisedPrompt) -> bool:
 
 def _as_sent(sent: Conversation, optimised: OptimisedPrompt) -> OptimisedPrompt:
     """The prompt as it came. The order of tools is worth something only where it changes from call
-    to call; the caller's own bytes are worth more.
+    to call; else the caller's own bytes are worth more.
     """
     decisions = (
         replace(one, applied=False, reason="kept as sent, its bytes go to the provider")

@@ -194,7 +194,7 @@ def _finding(subject: str, group: _Group, use: PrefixUse, request: SettledReques
             f"; the commonest cause is {IN_WORDS.get(cause, cause.replace('_', ' '))}, in {times} "
             f"of the last {len(group.losses)} losses"
         )
-        text += f", {microusd:,} microusd" if microusd else ""
+        text += f", which cost ${microusd / 1e6:,.6f}" if microusd else ""
     return Finding(
         use.service,
         subject,
