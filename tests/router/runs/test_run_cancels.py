@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from penstock.api.common.v1 import run_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.rpc.errors import Fault
+from penstock.router.runs.cancels import MAX_REPEATED, RunCancels
+from penstock.router.runs.runs import Runs
+from penstock.router.runs.started_runs import StartedRuns
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason
+from penstock.rpc.run_ids import started_id
+from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
 from ..rig import fault_of
@@ -88,3 +96,48 @@ async def test_another_keys_cancel_ends_nothing(run_rig: RunRig) -> None:
     assert run.state == run_pb2.RUN_STATE_RUNNING
     call.cancel()
     await asyncio.wait([call])
+
+
+class LostLimiter:
+    """A peer that never answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def call(self, method: str, request: Any, call: Call) -> Any:
+        """See Peer."""
+        self.asked += 1
+        raise unavailable("it is gone")
+
+    def stream(self, method: str, request: Any, call: Call) -> Any:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """See Peer."""
+
+
+async def test_at_most_so_many_cancels_are_repeated_and_the_oldest_is_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    limiter = LostLimiter()
+    cancels = RunCancels(StartedRuns(limiter), Runs(clock), None, clock)
+    caller = Call(Principal("acme", key_id="k1"))
+    run_ids = [started_id("", str(number)) for number in range(MAX_REPEATED + 1)]
+    for run_id in (*run_ids, run_ids[-1]):
+        with pytest.raises(Fault) as told:
+            await cancels.cancel(run_id, caller)
+        assert told.value.reason is Reason.LIMITS_UNAVAILABLE
+    lost = [record.getMessage() for record in caplog.records]
+    assert lost == [f"too many cancels wait for the limiter: that of run {run_ids[0]} is lost"]
+    await cancels.close()
+    assert len(caplog.records) == 1 + MAX_REPEATED
+
+
+async def test_a_run_that_nobody_can_have_started_is_cancelled_without_the_limiter() -> None:
+    clock = FakeClock()
+    limiter = LostLimiter()
+    cancels = RunCancels(StartedRuns(limiter), Runs(clock), None, clock)
+    assert await cancels.cancel("agent-7", Call(Principal("acme"))) == (0, 0)
+    assert limiter.asked == 0
+    await cancels.close()
