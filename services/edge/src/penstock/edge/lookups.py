@@ -16,6 +16,9 @@ from penstock.edge.wire import Failure, FailureKind
 
 MODELS, RECEIPTS, RESPONSES = "/v1/models", "/v1/receipts", "/v1/responses"
 
+BELOW_RESPONSES = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
+"""What stands below the path of a kept response, and its methods."""
+
 
 class Lookups:
     """Answers them. Only a key in force sees what it was told before."""
@@ -52,6 +55,8 @@ class Lookups:
         exchange, key = served.exchange, served.key
         await available(self._router, served)
         response_id, _, rest = exchange.path.removeprefix(f"{RESPONSES}/").partition("/")
+        if rest not in BELOW_RESPONSES:
+            raise Refused(no_path(exchange.path))
         if exchange.query.get("stream", "false").lower() != "false":
             raise refused("stream", "an answer that has ended is not streamed again; leave it out")
         match exchange.method, rest:
@@ -64,7 +69,8 @@ class Lookups:
             case "POST", "cancel":
                 body = await self._responses.cancel(key, response_id)
             case _:
-                raise Refused(no_path(exchange.path))
+                allowed = BELOW_RESPONSES[rest]
+                raise Refused(no_method(exchange.method, exchange.path, allowed))
         await exchange.reply(200, body)
 
 
@@ -72,3 +78,9 @@ def no_path(path: str) -> Failure:
     """The failure of a request for a path that is not there."""
     message = f"there is no {path}; see the documentation for the paths"
     return Failure(FailureKind.NOT_FOUND, message, code="unknown_url")
+
+
+def no_method(method: str, path: str, allowed: tuple[str, ...]) -> Failure:
+    """The failure of a request whose path takes other methods."""
+    message = f"{path} does not take {method}; it takes {', '.join(allowed)}"
+    return Failure(FailureKind.NO_SUCH_METHOD, message, allowed=allowed)
