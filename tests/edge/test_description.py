@@ -1,4 +1,4 @@
-"""The description of the paths at `/openapi.json`: everybody may read it, and what it says is so."""
+"""The description of the paths at `/openapi.json`: all may read it, and what it says is so."""
 
 from __future__ import annotations
 

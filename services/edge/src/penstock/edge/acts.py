@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2
@@ -29,7 +29,7 @@ from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
 from penstock.edge.same_wire import put_wire_request
-from penstock.edge.served import Bodies, Served, available
+from penstock.edge.served import Act, Bodies, ByMethod, Served, available
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import Asked, Identity, Wire
 from penstock.service.clock import Clock
@@ -40,8 +40,6 @@ OPENAI, ANTHROPIC = ChatCompletions(), AnthropicMessages()
 WIRES: dict[str, Wire] = {"/v1/chat/completions": OPENAI, MESSAGES: ANTHROPIC}
 """The wire of each path that answers conversations."""
 EMPTY_TASK = inference_pb2.GenerateTask()
-Act = Callable[[Served], Awaitable[None]]
-ByMethod = dict[str, Act]
 
 
 class Acts:
@@ -72,12 +70,12 @@ class Acts:
             RESPONSES: {"POST": self._respond},
             **{path: {"POST": self._converse} for path in WIRES},
         }
-        self._below: dict[str, ByMethod] = {
-            MODELS: {"GET": lookups.model},
-            RECEIPTS: {"GET": lookups.receipt},
-            RESPONSES: dict.fromkeys(("GET", "POST", "DELETE"), lookups.response),
+        self._below: dict[str, Callable[[str], ByMethod]] = {
+            MODELS: lambda _: {"GET": lookups.model},
+            RECEIPTS: lambda _: {"GET": lookups.receipt},
+            RESPONSES: lookups.of_response,
         }
-        """What answers the paths below another."""
+        """What answers the rest of a path below another."""
 
     def find(self, method: str, path: str) -> Act:
         """What answers a method of a path.
@@ -94,8 +92,9 @@ class Acts:
 
     def _acts_below(self, path: str) -> ByMethod:
         for above, acts in self._below.items():
-            if path.startswith(f"{above}/") and len(path) > len(above) + 1:
-                return acts
+            below = path.removeprefix(f"{above}/")
+            if below and below != path:
+                return acts(below)
         return {}
 
     async def _converse(self, served: Served) -> None:

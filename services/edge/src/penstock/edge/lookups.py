@@ -11,12 +11,12 @@ from penstock.edge.openai_responses.response_keeper import ResponseKeeper
 from penstock.edge.openai_rest.models import model_body, models_body
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
-from penstock.edge.served import Served, available
+from penstock.edge.served import ByMethod, Served, available
 from penstock.edge.wire import Failure, FailureKind
 
 MODELS, RECEIPTS, RESPONSES = "/v1/models", "/v1/receipts", "/v1/responses"
 
-BELOW_RESPONSES = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
+BELOW_RESPONSE = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
 """What stands below the path of a kept response, and its methods."""
 
 
@@ -50,13 +50,16 @@ class Lookups:
             raise Refused(Failure(FailureKind.NOT_FOUND, message, code="receipt_not_found"))
         await served.exchange.reply(200, orjson.dumps(found))
 
+    def of_response(self, below: str) -> ByMethod:
+        """What answers `{id}` and what stands below it."""
+        methods = BELOW_RESPONSE.get(below.partition("/")[2], ())
+        return dict.fromkeys(methods, self.response)
+
     async def response(self, served: Served) -> None:
         """What is kept of a response."""
         exchange, key = served.exchange, served.key
         await available(self._router, served)
         response_id, _, rest = exchange.path.removeprefix(f"{RESPONSES}/").partition("/")
-        if rest not in BELOW_RESPONSES:
-            raise Refused(no_path(exchange.path))
         if exchange.query.get("stream", "false").lower() != "false":
             raise refused("stream", "an answer that has ended is not streamed again; leave it out")
         match exchange.method, rest:
@@ -69,8 +72,7 @@ class Lookups:
             case "POST", "cancel":
                 body = await self._responses.cancel(key, response_id)
             case _:
-                allowed = BELOW_RESPONSES[rest]
-                raise Refused(no_method(exchange.method, exchange.path, allowed))
+                raise Refused(no_path(exchange.path))
         await exchange.reply(200, body)
 
 

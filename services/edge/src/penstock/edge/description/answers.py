@@ -35,9 +35,7 @@ CHAT = record(
         "object": word("chat.completion"),
         "created": COUNT,
         "model": TEXT,
-        "choices": list_of(
-            record({"index": COUNT, "message": OBJECT, "finish_reason": NAME}), 1
-        ),
+        "choices": list_of(record({"index": COUNT, "message": OBJECT, "finish_reason": NAME}), 1),
         "usage": record(
             {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT}
         ),

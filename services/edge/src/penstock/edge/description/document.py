@@ -106,7 +106,7 @@ def _post(request: str, answer: str, error: str = "Error", *, streams: bool = Fa
 def _operation(answer: str, error: str = "Error", *, streams: bool = False) -> Schema:
     answered = _answer(ref(answer))
     if streams:
-        answered["content"][EVENTS] = {"schema": TEXT}
+        answered["content"][EVENTS] = {}
     return {"responses": {"200": answered, **_failures(error)}}
 
 

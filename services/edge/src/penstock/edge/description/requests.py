@@ -1,5 +1,5 @@
-"""What requests have, as far as the edge reads it. What changes the meaning and cannot be honoured is
-left out here and refused; hints and fields that are not known are taken. Pure.
+"""What requests have, as far as the edge reads it. What changes the meaning and cannot be honoured
+is left out here and refused; hints and fields that are not known are taken. Pure.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ RESPONSE_FIELDS: dict[str, Schema] = {
     "truncation": word("auto", "disabled"),
 }
 INPUT = either(NAME, list_of(OBJECT))
-RESPONSE = record({"model": TEXT, "input": INPUT}, RESPONSE_FIELDS)
+RESPONSE = record({"input": INPUT}, {"model": TEXT, **RESPONSE_FIELDS})
 INPUT_TOKENS = record({}, {"model": TEXT, "input": INPUT, "instructions": TEXT})
 MESSAGE_BLOCK = record({"type": NAME}, {"text": TEXT})
 TURN = record(
