@@ -20,7 +20,7 @@ from penstock.service.tls_files import TlsSource, reloading_context
 
 log = logging.getLogger(__name__)
 DEFAULT_LIMITS = ConnectionLimits()
-SWEEP_TICKS = 50
+SWEEP_TICKS = 20
 """Ticks of uvicorn, ten a second, after which connections that are being closed are looked at."""
 
 
