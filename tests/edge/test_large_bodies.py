@@ -85,21 +85,27 @@ async def test_other_wires_take_large_images_too(tmp_path: Path, path: str) -> N
         assert part["image_url"]["url"] == data
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_over_the_limit_is_413(edge: Edge, is_chunked: bool) -> None:
+async def begun(edge: Edge, *heads: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which the head of a chat was sent."""
     host, _, port = edge.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
+    lines = ("POST /v1/chat/completions HTTP/1.1", "host: x", *heads, "", "")
+    writer.write("\r\n".join(lines).encode())
+    return reader, writer
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_body_over_the_limit_is_413(tmp_path: Path, is_chunked: bool) -> None:
     body = orjson.dumps(seeing(33 * MIB))
     length = "transfer-encoding: chunked" if is_chunked else f"content-length: {len(body)}"
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n{length}\r\n\r\n"
-    writer.write(head.encode())
-    if is_chunked:
-        for start in range(0, len(body), MIB):
+    async with serving_edge(tmp_path, **PATIENT) as edge:
+        reader, writer = await begun(edge, f"x-api-key: {KEY}", length)
+        for start in range(0, len(body), MIB) if is_chunked else ():
             piece = body[start : start + MIB]
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-    assert b" 413 " in await reader.readline()
-    await closed(writer)
-    assert (await edge.chat()).status == 200
+        assert b" 413 " in await reader.readline()
+        await closed(writer)
+        assert (await edge.chat()).status == 200
 
 
 @pytest.mark.threat("one key fills the memory with large requests")
@@ -124,9 +130,7 @@ async def test_large_bodies_of_one_key_are_bounded_and_others_are_served(tmp_pat
 
 @pytest.mark.threat("large bodies of unknown keys")
 async def test_a_large_body_of_an_unknown_key_is_not_read(edge: Edge) -> None:
-    host, _, port = edge.address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: nobody\r\n"
-    writer.write(f"{head}content-length: {30 * MIB}\r\n\r\n{{".encode())
+    reader, writer = await begun(edge, "x-api-key: nobody", f"content-length: {30 * MIB}")
+    writer.write(b"{")
     assert b" 401 " in await reader.readline()
     await closed(writer)

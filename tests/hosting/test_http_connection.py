@@ -99,8 +99,9 @@ async def test_a_connection_without_a_whole_request_is_cut(first: bytes, then: b
     async with serving() as address, opened(address) as (reader, writer):
         writer.write(first)
         trickling = asyncio.create_task(trickled(writer, then)) if then else None
+        reading = asyncio.create_task(read_to_its_end(reader))
         assert await is_served(address)
-        came = await read_to_its_end(reader)
+        came = await reading
         assert came.startswith(b"HTTP/1.1 200") is (b"\r\n\r\n" in first)
         if trickling is not None:
             trickling.cancel()
@@ -135,7 +136,7 @@ async def test_a_client_that_reads_nothing_is_cut(path: bytes, connection: bytes
         writer.write(GET.replace(b"/ ", path + b" ", 1) + b"connection: " + connection)
         writer.write(b"\r\n\r\n")
         # The port holds one connection, so another is served only when this one has gone.
-        await eventually(lambda: is_served(address), timeout_s=20, not_yet=CLOSED)
+        await eventually(lambda: is_served(address), timeout_s=60, not_yet=CLOSED)
 
 
 async def test_a_client_that_reads_slowly_is_not_cut() -> None:

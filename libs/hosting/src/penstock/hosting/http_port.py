@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 log = logging.getLogger(__name__)
 DEFAULT_LIMITS = ConnectionLimits()
-SWEEP_S = 5.0
+SWEEP_S = 2.0
 """Seconds between two looks at connections that are being closed."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2
@@ -19,7 +19,7 @@ from penstock.edge.conversations import (
 )
 from penstock.edge.draining import Draining
 from penstock.edge.http_exchange import ClientLeft, HttpExchange
-from penstock.edge.lookups import MODELS, RECEIPTS, RESPONSES, Lookups, no_path
+from penstock.edge.lookups import MODELS, RECEIPTS, RESPONSES, Lookups, no_method, no_path
 from penstock.edge.openai_chat.wire import ChatCompletions
 from penstock.edge.openai_responses.response_keeper import WIRE as RESPONSES_WIRE
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
@@ -29,9 +29,9 @@ from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
 from penstock.edge.same_wire import put_wire_request
-from penstock.edge.served import Bodies, Served, available
+from penstock.edge.served import Act, Bodies, ByMethod, Served, available
 from penstock.edge.settings import EdgeSettings
-from penstock.edge.wire import Asked, Failure, FailureKind, Identity, Wire
+from penstock.edge.wire import Asked, Identity, Wire
 from penstock.service.clock import Clock
 
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
@@ -40,7 +40,6 @@ OPENAI, ANTHROPIC = ChatCompletions(), AnthropicMessages()
 WIRES: dict[str, Wire] = {"/v1/chat/completions": OPENAI, MESSAGES: ANTHROPIC}
 """The wire of each path that answers conversations."""
 EMPTY_TASK = inference_pb2.GenerateTask()
-Act = Callable[[Served], Awaitable[None]]
 
 
 class Acts:
@@ -62,22 +61,21 @@ class Acts:
         self._bodies = Bodies(router, settings)
         self._conversations = Conversations(router, receipts, draining, settings)
         lookups = Lookups(router, responses, receipts)
-        self._acts: dict[tuple[str, str], Act] = {
-            ("POST", "/v1/embeddings"): self._embed,
-            ("POST", "/v1/rerank"): self._rerank,
-            ("GET", MODELS): lookups.models,
-            ("POST", COUNT_TOKENS): self._count_tokens,
-            ("POST", INPUT_TOKENS): self._count_input_tokens,
-            ("POST", RESPONSES): self._respond,
-            **{("POST", path): self._converse for path in WIRES},
+        self._at: dict[str, ByMethod] = {
+            "/v1/embeddings": {"POST": self._embed},
+            "/v1/rerank": {"POST": self._rerank},
+            MODELS: {"GET": lookups.models},
+            COUNT_TOKENS: {"POST": self._count_tokens},
+            INPUT_TOKENS: {"POST": self._count_input_tokens},
+            RESPONSES: {"POST": self._respond},
+            **{path: {"POST": self._converse} for path in WIRES},
         }
-        self._below: dict[tuple[str, str], Act] = {
-            ("GET", MODELS): lookups.model,
-            ("GET", RECEIPTS): lookups.receipt,
-            **{(method, RESPONSES): lookups.response for method in ("GET", "POST", "DELETE")},
+        self._below: dict[str, Callable[[str], ByMethod]] = {
+            MODELS: lambda _: {"GET": lookups.model},
+            RECEIPTS: lambda _: {"GET": lookups.receipt},
+            RESPONSES: lookups.of_response,
         }
-        """What answers paths below another."""
-        self._paths = {path for _, path in self._acts}
+        """What answers the rest of a path below another."""
 
     def find(self, method: str, path: str) -> Act:
         """What answers a method of a path.
@@ -85,15 +83,19 @@ class Acts:
         Raises:
             Refused: nothing does.
         """
-        act = self._acts.get((method, path))
-        if act is not None:
-            return act
-        if path in self._paths:
-            raise Refused(Failure(FailureKind.NO_SUCH_METHOD, f"{path} does not take {method}"))
-        for (taken, above), below in self._below.items():
-            if taken == method and path.startswith(f"{above}/"):
-                return below
-        raise Refused(no_path(path))
+        acts = self._at.get(path) or self._acts_below(path)
+        if not acts:
+            raise Refused(no_path(path))
+        if method not in acts:
+            raise Refused(no_method(method, path, tuple(acts)))
+        return acts[method]
+
+    def _acts_below(self, path: str) -> ByMethod:
+        for above, acts in self._below.items():
+            below = path.removeprefix(f"{above}/")
+            if below and below != path:
+                return acts(below)
+        return {}
 
     async def _converse(self, served: Served) -> None:
         wire = WIRES[served.exchange.path]

@@ -17,6 +17,7 @@ from penstock.edge.acts import ANTHROPIC, MESSAGES, OPENAI, Acts, route_name
 from penstock.edge.call_options import timeout_s
 from penstock.edge.caller import Bounds, KeyLimits, Refused, key_of
 from penstock.edge.conversations import LEAVING
+from penstock.edge.description.document import openapi_json
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of, refusal_of
 from penstock.edge.http_exchange import (
@@ -27,6 +28,7 @@ from penstock.edge.http_exchange import (
     Receive,
     Send,
 )
+from penstock.edge.lookups import no_method
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
@@ -40,6 +42,9 @@ from penstock.rpc.errors import to_fault
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
+HEALTHY = b'{"status":"ok"}'
+OPEN_PAGES = {"/": HEALTHY, "/healthz": HEALTHY, "/openapi.json": openapi_json()}
+"""What everybody may read."""
 
 
 class EdgeApp:
@@ -106,8 +111,10 @@ class EdgeApp:
                 await _refuse(exchange, wire, failure, number)
 
     async def _route(self, exchange: HttpExchange, number: str) -> None:
-        if exchange.path in ("/healthz", "/") and exchange.method in ("GET", "HEAD"):
-            await exchange.reply(200, b'{"status":"ok"}')
+        if (page := OPEN_PAGES.get(exchange.path)) is not None:
+            if exchange.method not in ("GET", "HEAD"):
+                raise Refused(no_method(exchange.method, exchange.path, ("GET", "HEAD")))
+            await exchange.reply(200, page)
             return
         act = self._acts.find(exchange.method, exchange.path)
         if self.draining.has_begun:
@@ -146,6 +153,8 @@ async def _refuse(exchange: HttpExchange, wire: Wire, failure: Failure, number: 
     if failure.retry_after_s:
         exchange.add_header("retry-after", str(math.ceil(failure.retry_after_s)))
         exchange.add_header("retry-after-ms", str(math.ceil(failure.retry_after_s * 1e3)))
+    if failure.allowed:
+        exchange.add_header("allow", ", ".join(failure.allowed))
     if failure.may_retry is not None:
         exchange.add_header("x-should-retry", str(failure.may_retry).lower())
     await exchange.reply(status, body)

@@ -11,10 +11,13 @@ from penstock.edge.openai_responses.response_keeper import ResponseKeeper
 from penstock.edge.openai_rest.models import model_body, models_body
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
-from penstock.edge.served import Served, available
+from penstock.edge.served import ByMethod, Served, available
 from penstock.edge.wire import Failure, FailureKind
 
 MODELS, RECEIPTS, RESPONSES = "/v1/models", "/v1/receipts", "/v1/responses"
+
+BELOW_RESPONSE = {"": ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
+"""What stands below the path of a kept response, and its methods."""
 
 
 class Lookups:
@@ -47,6 +50,11 @@ class Lookups:
             raise Refused(Failure(FailureKind.NOT_FOUND, message, code="receipt_not_found"))
         await served.exchange.reply(200, orjson.dumps(found))
 
+    def of_response(self, below: str) -> ByMethod:
+        """What answers `{id}` and what stands below it."""
+        methods = BELOW_RESPONSE.get(below.partition("/")[2], ())
+        return dict.fromkeys(methods, self.response)
+
     async def response(self, served: Served) -> None:
         """What is kept of a response."""
         exchange, key = served.exchange, served.key
@@ -72,3 +80,9 @@ def no_path(path: str) -> Failure:
     """The failure of a request for a path that is not there."""
     message = f"there is no {path}; see the documentation for the paths"
     return Failure(FailureKind.NOT_FOUND, message, code="unknown_url")
+
+
+def no_method(method: str, path: str, allowed: tuple[str, ...]) -> Failure:
+    """The failure of a request whose path takes other methods."""
+    message = f"{path} does not take {method}; it takes {', '.join(allowed)}"
+    return Failure(FailureKind.NO_SUCH_METHOD, message, allowed=allowed)

@@ -67,7 +67,7 @@ class RedisReceiptStore:
         await self._client.eval(SAVE, 2, f"{at}kept", f"{at}ids", ttl_s * 1000, receipts, *given)
 
     async def find(self, caller: str, request_id: str) -> bytes | None:
-        found = await self._client.hget(f"{_prefix(caller)}kept", request_id)  # type: ignore[misc]
+        found = await self._client.hget(f"{_prefix(caller)}kept", request_id)
         return cast("bytes | None", found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.api.router.v1 import router_pb2
@@ -77,3 +78,9 @@ class Bodies:
 
         settings = self._settings
         return await served.exchange.body(settings.max_body_bytes, settings.body_timeout_s, admit)
+
+
+Act = Callable[[Served], Awaitable[None]]
+"""Answers a request."""
+ByMethod = Mapping[str, Act]
+"""What answers the methods of a path."""

@@ -16,7 +16,7 @@ class EdgeSettings(ServiceSettings):
         64 << 20, gt=0, description="bytes of the bodies of one key's requests in flight"
     )
     max_bodies_bytes: int = Field(
-        192 << 20, gt=0, description="bytes of the bodies of all requests in flight"
+        128 << 20, gt=0, description="bytes of the bodies of all requests in flight"
     )
     max_header_bytes: int = Field(64 << 10, gt=0, description="bytes of a request's headers")
     max_connections: int = Field(

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.json_fields import Json, boolean, name, refused, text, unknown_fields, word
+from penstock.edge.json_fields import (
+    Json,
+    boolean,
+    name,
+    refused,
+    text,
+    texts_at,
+    unknown_fields,
+    word,
+)
 from penstock.edge.openai_fields import flat, put_tools
 from penstock.edge.openai_responses.input_items import (
     REASONING,
@@ -185,9 +194,4 @@ def metadata_of(body: Json) -> Json:
     Raises:
         BadRequest: they are not texts by names.
     """
-    given = body.get("metadata")
-    if given is None:
-        return {}
-    if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
-        raise BadRequest("metadata: must be an object of strings", "metadata")
-    return given
+    return texts_at(body.get("metadata"), "metadata")
