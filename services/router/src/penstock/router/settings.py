@@ -130,7 +130,7 @@ class RouterSettings(ServiceSettings):
         "that is made once and kept in the store",
     )
     poll_nice: int = Field(
-        19,
+        5,
         ge=0,
         le=19,
         description="niceness of the thread that waits for messages; 0: as other threads",

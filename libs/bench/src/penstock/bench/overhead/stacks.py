@@ -31,6 +31,8 @@ TENANT = "bench"
 KEY = "psk-overhead"
 MODEL = "instant"
 UPSTREAM = "provider"
+MAX_TOKENS = 16
+PRICE = {"name": CHAT, "input_microusd_per_mtok": 150_000, "output_microusd_per_mtok": 600_000}
 CONCURRENCY = 64
 WIDE_RATE = {
     "name": "wide",
@@ -62,7 +64,7 @@ def generate_of(stack: Stack) -> Send:
     async def generate(_: int) -> object:
         question = f"What is {next(numbers)} plus one?"
         message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=question)
-        task = inference_pb2.GenerateTask(messages=[message])
+        task = inference_pb2.GenerateTask(messages=[message], max_tokens=MAX_TOKENS)
         request = router_pb2.GenerateRequest(options=options, task=task)
         return await stack.router.Generate(request, metadata=metadata)
 
@@ -126,6 +128,7 @@ def _config(provider: Provider | None) -> dict[str, object]:
     if provider is not None:
         server = {"name": UPSTREAM, "base_url": provider.base_url, "models": [{"name": CHAT}]}
         content["upstreams"] = {"servers": [server]}
+        content["prices"] = {"models": [PRICE]}
     return content
 
 

@@ -13,8 +13,10 @@ from penstock.service.work_stream import stop
 log = logging.getLogger(__name__)
 READ_WAIT_MS = 1_500
 """Below the timeout of the store's client."""
-GATHER_S = 0.05
-"""Pause after new entries, so that those that come one by one are read together."""
+GATHER_S = 0.5
+"""Pause after new entries, so that those that come one by one are read together; what others have
+written is not counted towards the limits for so long.
+"""
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 
