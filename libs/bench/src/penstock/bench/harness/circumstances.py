@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
@@ -92,8 +93,7 @@ def _versions(names: Iterable[str], folders: list[str] | None) -> dict[str, str]
     """The versions of the packages that are installed, here or in these folders."""
     versions = {}
     for name in names:
-        context = {"path": folders} if folders is not None else {}
-        found = next(iter(metadata.distributions(name=name, **context)), None)
+        found = next(iter(metadata.distributions(name=name, path=folders or sys.path)), None)
         if found is not None:
             versions[name] = found.version
     return versions

@@ -61,7 +61,8 @@ def bootstrap(
     """Intervals of all figures that are computed from the same blocks.
 
     Blocks are drawn with replacement, as many as there are, and the figures computed anew from
-    each draw; the draws are the same in every run.
+    each draw; the draws are the same in every run. A figure that is the same in all blocks has an
+    interval of no width, which says nothing: a share that is 0 or 1 wants `of_share`.
 
     Args:
         blocks: independent of each other; what one is computed from is not taken apart.
@@ -110,6 +111,20 @@ def of_share(hits: int, items: int, of: str) -> Interval:
         raise ValueError(f"{hits} of {items} {of} is no share")
     found = stats.binomtest(hits, items).proportion_ci(CONFIDENCE, method="exact")
     return Interval(float(found.low), float(found.high), items, of)
+
+
+def blocks_of(samples: Sequence[float], blocks: int) -> list[Sequence[float]]:
+    """Samples in their order, cut into so many blocks of consecutive ones of equal length; what is
+    left over at the end is dropped. Neighbours depend on each other, far blocks hardly do.
+    """
+    size = len(samples) // blocks
+    return [samples[at * size : (at + 1) * size] for at in range(blocks)] if size else []
+
+
+def pooled_quantile(blocks: Sequence[Sequence[float]], share: float) -> float:
+    """The value below which `share` of all samples of the blocks lie."""
+    pooled = np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks])
+    return float(np.quantile(pooled, share, method="inverted_cdf"))
 
 
 def medians(rows: Sequence[Figures]) -> dict[str, float]:

@@ -67,7 +67,9 @@ def _pages(pages: Sequence[Page]) -> Table:
             f"[{page.name}]({page.name}.md)",
             f"`python -m penstock.bench {page.name}`",
             len(page.met),
-            *map(_quoted, (page.uncertain, page.without_interval, page.short)),
+            _quoted(page.uncertain),
+            _quoted(page.without_interval),
+            _quoted(page.short),
         )
         for page in pages
     )

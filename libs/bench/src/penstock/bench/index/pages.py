@@ -84,8 +84,12 @@ def _figure(asked: str, got: str, verdict: str) -> Figure:
         raise ValueError(f"no figure: {got!r}")
     text, low, high, _, _, exact = found.groups()
     value = float(text)
-    ends = (value, value) if exact else (float(low), float(high)) if low else (None, None)
-    return Figure(value, *ends, bool(asked.strip()), verdict.strip(" *"))
+    if exact:
+        low = high = text
+    is_judged, said = bool(asked.strip()), verdict.strip(" *")
+    return Figure(
+        value, float(low) if low else None, float(high) if high else None, is_judged, said
+    )
 
 
 def read_pages(folder: Path, names: tuple[str, ...]) -> Iterator[Page]:
