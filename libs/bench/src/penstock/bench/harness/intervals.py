@@ -113,7 +113,21 @@ def of_share(hits: int, items: int, of: str) -> Interval:
     return Interval(float(found.low), float(found.high), items, of)
 
 
-def blocks_of(samples: Sequence[float], blocks: int) -> list[Sequence[float]]:
+def of_rate(events: int, exposure: float, of: str) -> Interval:
+    """The interval of a rate of independent events (Garwood, 1936), in events a unit of exposure.
+
+    Args:
+        events: how many there were.
+        exposure: time or amount in which they were counted, in the rate's unit; above 0.
+        of: the unit of the exposure, in the plural; `n` is the exposure in whole units.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low = float(stats.chi2.ppf(tail, 2 * events)) / 2 if events else 0.0
+    high = float(stats.chi2.ppf(1 - tail, 2 * events + 2)) / 2
+    return Interval(low / exposure, high / exposure, round(exposure), of)
+
+
+def blocks_of(samples: Sequence[B], blocks: int) -> list[Sequence[B]]:
     """Samples in their order, cut into so many blocks of consecutive ones of equal length; what is
     left over at the end is dropped. Neighbours depend on each other, far blocks hardly do.
     """

@@ -21,7 +21,9 @@ import psutil
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.bench.harness.intervals import bootstrap, medians, of_share
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.parts import Part
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Plot, Result
 from penstock.bench.telemetry import anomalies
@@ -50,6 +52,7 @@ KINDS = (
     trace_pb2.Span.SPAN_KIND_CLIENT,
 )
 ROUNDS = 5
+INTAKE_ROUNDS = 8
 EXPORT_SPANS = 500
 WINDOW_BYTES = 4 << 30
 BOUNDS = {
@@ -80,13 +83,18 @@ def run(options: Options) -> Result:
     figures |= _recording(20_000 if options.quick else 200_000)
     figures |= _critical_paths(300 if options.quick else 5_000)
     say("spans taken in a second")
-    figures |= asyncio.run(_intake(10_000 if options.quick else 120_000))
+    intake = [
+        asyncio.run(_intake(10_000 if options.quick else 15_000))
+        for _ in range(1 if options.quick else INTAKE_ROUNDS)
+    ]
+    figures |= medians(intake)
     say("memory of spans held")
     with multiprocessing.get_context("spawn").Pool(1) as fresh:
         memory, curve = fresh.apply(_memory, (20_000 if options.quick else 1_000_000,))
     figures |= memory
     say("spans lost")
-    figures |= asyncio.run(_lost(2_000 if options.quick else 40_000))
+    lost = asyncio.run(_lost(2_000 if options.quick else 40_000))
+    figures |= lost.figures
     detectors = anomalies.run(options)
     context: dict[str, object] = {"data": "generated", "seeds": 1, "quick": options.quick}
     plot = Plot("Memory of spans held", "thousand spans", "MB", {"resident": curve})
@@ -97,6 +105,8 @@ def run(options: Options) -> Result:
         detectors.tables,
         (plot,),
         (*NOTES, *detectors.notes),
+        {**bootstrap(intake, medians, "rounds"), **lost.intervals, **detectors.intervals},
+        frozenset({"critical_path_sum_error"}),
     )
 
 
@@ -226,7 +236,7 @@ async def _service() -> AsyncIterator[tuple[str, UnaryPeer]]:
             await peer.close()
 
 
-async def _intake(spans: int) -> dict[str, Number]:
+async def _intake(spans: int) -> dict[str, float]:
     """Spans a second that the service takes in and settles, until the last trace is packed."""
     payloads = list(exports(random.Random(11), spans))
     async with _service() as (address, peer), grpc.aio.insecure_channel(address) as channel:
@@ -322,7 +332,7 @@ def _memory(spans: int) -> tuple[dict[str, Number], tuple[list[float], list[floa
     return figures, (thousand_spans, megabytes)
 
 
-async def _lost(calls: int) -> dict[str, Number]:
+async def _lost(calls: int) -> Part:
     """Share of spans that a sender recorded and the service does not hold.
 
     The sender is as fast as a busy router.
@@ -342,7 +352,6 @@ async def _lost(calls: int) -> dict[str, Number]:
         await asyncio.to_thread(telemetry.close, 30.0)
         intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     sent = 2 * calls
-    return {
-        "sampled_spans_lost": (sent - intake.spans) / sent,
-        "sender_spans_per_s": sent / spent_s,
-    }
+    lost = sent - intake.spans
+    figures = {"sampled_spans_lost": lost / sent, "sender_spans_per_s": sent / spent_s}
+    return Part(figures, intervals={"sampled_spans_lost": of_share(lost, sent, "spans")})
