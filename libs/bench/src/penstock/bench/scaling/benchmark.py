@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from penstock.bench.harness.intervals import bootstrap, pooled_quantile
+from penstock.bench.harness.intervals import blocks_of, bootstrap, pooled_quantile
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Plot, Result, Table
@@ -110,7 +110,7 @@ class Replay:
     quantiles: Array
     in_force: Array
     fallen_back: float
-    ticks_ms: Array
+    ticks_ms: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Block:
     """One block of every cell, and of the times of every replay."""
 
     cells: Mapping[Key, CellBlock]
-    ticks_ms: Sequence[Array]
+    ticks_ms: Sequence[Sequence[float]]
 
 
 def run(options: Options) -> Result:
@@ -126,13 +126,13 @@ def run(options: Options) -> Result:
     origins, all_series = load(options)
     service = service_times(options)
     cells: dict[Key, list[CellBlock]] = {}
-    ticks_ms: list[list[Array]] = []
+    ticks_ms: list[list[Sequence[float]]] = []
     fallen_back: dict[str, float] = {}
     latency_cuts, foresight = [], {}
     for series in all_series:
         say(f"scaling: {series.name}, {len(series.work)} steps")
         replays = {lead: replay(series, lead) for lead in (*LEADS, LEADS[-1] + 1)}
-        ticks_ms += [np.array_split(one.ticks_ms, BLOCKS) for one in replays.values()]
+        ticks_ms += [blocks_of(one.ticks_ms, BLOCKS) for one in replays.values()]
         foresight[series.name] = best_possible(series)
         for lead in LEADS:
             fallen_back[f"{series.name} {lead}"] = round(replays[lead].fallen_back, 4)
@@ -224,7 +224,7 @@ def replay(series: Series, lead: int) -> Replay:
         np.array([one.quantiles for one in forecasts]),
         np.array([one.reactive if one.fallen_back else one.quantiles for one in forecasts]),
         sum(one.fallen_back for one in evaluated) / len(evaluated),
-        np.array(ticks_s) * 1e3,
+        [took_s * 1e3 for took_s in ticks_s],
     )
 
 
