@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.bench.telemetry.benchmark import ManualClock, generated_trace
+from penstock.bench.telemetry.benchmark import ManualClock
+from penstock.bench.telemetry.generated import generated_trace
 from penstock.telemetry.detection.metric_detector import MetricDetector
 from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
