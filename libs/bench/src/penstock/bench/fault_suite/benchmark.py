@@ -87,7 +87,7 @@ def summed() -> Figures:
         names = ("goodput_at_3x", "low_class_shed_first", "recovery_s", "memory_mb")
         figures |= {name: float(row[name]) for name in names}
     for row in rows(SOAK)[-1:]:
-        names = ("mb", "stores_mb", "descriptors", "threads")
+        names = ("mb", "descriptors", "threads")
         figures |= {f"soak_growth_{name}": row[f"growth_{name}"] for name in names}
         figures |= {"soak_minutes": row["minutes"], "soak_errors": row["errors"]}
     return figures

@@ -4,17 +4,22 @@ and what the stores keep must be flat in the second half.
 The growth is the median of the last tenth less the median of the tenth in the middle, of what all
 processes of the stack hold together; warming up (caches, learned values) is over by the middle. The
 stores are processes of the stack, so their memory is part of the sum, and stands apart as well.
+
+Telemetry keeps traces up to a bound of bytes. It is set so low that it is reached in the first
+half: what is looked for is growth without a bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -28,14 +33,14 @@ MINUTES = 30.0
 CLIENTS, APART_S = 4, 0.4
 SAMPLES = 200
 STORES = ("valkey-server", "redis-server")
+WINDOW = {"PENSTOCK_TELEMETRY_WINDOW_BYTES": str(4 << 20)}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What all processes of the stack hold at one time; `stores_mb` is part of `memory_mb`."""
+    """What the processes of the stack hold at one time; memory by what they run."""
 
-    memory_mb: float
-    stores_mb: float
+    memory_mb: Mapping[str, float]
     descriptors: int
     threads: int
 
@@ -56,7 +61,7 @@ class Soaked:
     answered: int
     errors: int
     growth_mb: float
-    growth_stores_mb: float
+    growth_mb_of: Mapping[str, float]
     growth_descriptors: float
     growth_threads: float
     end_mb: float
@@ -79,19 +84,20 @@ async def measure(folder: Path, minutes: float = MINUTES) -> Soaked:
             stop.set()
             await asyncio.gather(*callers)
             made.http.close()
-    growth = {
-        field.name: _growth([float(getattr(one, field.name)) for one in samples])
-        for field in fields(Sample)
-    }
+    return _summed(minutes, calls, samples)
+
+
+def _summed(minutes: float, calls: Calls, samples: Sequence[Sample]) -> Soaked:
+    names = sorted({name for sample in samples for name in sample.memory_mb})
     return Soaked(
         minutes,
         calls.answered,
         calls.errors,
-        growth["memory_mb"],
-        growth["stores_mb"],
-        growth["descriptors"],
-        growth["threads"],
-        samples[-1].memory_mb,
+        _growth([sum(sample.memory_mb.values()) for sample in samples]),
+        {name: _growth([one.memory_mb.get(name, 0.0) for one in samples]) for name in names},
+        _growth([float(sample.descriptors) for sample in samples]),
+        _growth([float(sample.threads) for sample in samples]),
+        sum(samples[-1].memory_mb.values()),
     )
 
 
@@ -108,18 +114,24 @@ async def _call(made: SoakCalls, number: int, stop: asyncio.Event, calls: Calls)
 
 def _sample(pids: Sequence[int]) -> Sample:
     """What these processes and those that they have started hold now."""
-    memory, stores, descriptors, threads = 0, 0, 0, 0
+    memory_mb, descriptors, threads = Counter[str](), 0, 0
     for process in _with_children(pids):
         try:
             with process.oneshot():
-                resident = process.memory_info().rss
-                memory += resident
-                stores += resident if process.name() in STORES else 0
+                memory_mb[_label(process)] += process.memory_info().rss / 2**20
                 descriptors += process.num_fds()
                 threads += process.num_threads()
         except psutil.Error:
             continue
-    return Sample(memory / 2**20, stores / 2**20, descriptors, threads)
+    return Sample(memory_mb, descriptors, threads)
+
+
+def _label(process: psutil.Process) -> str:
+    """What a process runs: a store, or the module of a service with its arguments."""
+    if process.name() in STORES:
+        return "stores"
+    words = process.cmdline()
+    return " ".join(words[words.index("-m") + 1 :]) if "-m" in words else process.name()
 
 
 def _with_children(pids: Sequence[int]) -> set[psutil.Process]:
@@ -145,6 +157,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--log", type=Path, default=SOAK)
     given = parser.parse_args()
+    os.environ |= WINDOW
     with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder:
         measured = asyncio.run(measure(Path(folder) / "stack", given.minutes))
     append(given.log, asdict(measured))
