@@ -116,7 +116,7 @@ class _DatedState(ServerState):
         self._headers: list[tuple[bytes, bytes]] = []
 
     @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override] # no field
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers of a response that is sent now."""
         second = int(time.time())
         if second != self._second:
