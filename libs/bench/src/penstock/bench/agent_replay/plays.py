@@ -1,0 +1,69 @@
+"""A workload, and what came of it in one arm. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.bench.agent_replay.arms import Arm
+from penstock.bench.agent_replay.load_plan import Answered
+from penstock.bench.agent_replay.prefix_books import Tokens
+from penstock.bench.agent_replay.recordings import Json, RecordedRun
+
+
+@dataclass(frozen=True)
+class Noted:
+    """One request as the provider saw it; see `upstream`. Times are its own milliseconds."""
+
+    run: str
+    call: int
+    input: int
+    cached: int
+    written: int
+    output: int
+    service_ms: float
+    batch: int
+    took_ms: float
+    messages: Sequence[Json] = ()
+    tools: Sequence[Json] = ()
+
+    @property
+    def tokens(self) -> Tokens:
+        """What it is charged for."""
+        return Tokens(self.input, self.cached, self.written, self.output)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Runs, and when each starts.
+
+    Attributes:
+        name: of letters, digits and hyphens.
+        runs: in the order of their starts.
+        due_s: when they start, in seconds of the provider's time.
+        factor: by which all times are divided.
+        keeps_prompts: whether the provider notes prompts as they came.
+    """
+
+    name: str
+    runs: tuple[RecordedRun, ...]
+    due_s: tuple[float, ...]
+    factor: float
+    keeps_prompts: bool = False
+
+
+@dataclass(frozen=True)
+class Play:
+    """What came of a workload in one arm."""
+
+    arm: Arm
+    workload: Workload
+    answered: tuple[Answered, ...]
+    noted: tuple[Noted, ...] = ()
+    cpu_s: float = 0.0
+    """CPU seconds of Penstock's processes."""
+
+    @property
+    def errors(self) -> list[Answered]:
+        """Calls without an answer."""
+        return [each for each in self.answered if each.error]

@@ -1,0 +1,135 @@
+"""The workloads: which runs, when they start, and by which arms they are played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from penstock.bench.agent_replay import closed_answers
+from penstock.bench.agent_replay.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
+from penstock.bench.agent_replay.arrivals import AZURE, MOONCAKE, arrivals_s, due_times_s
+from penstock.bench.agent_replay.heads import STYLES
+from penstock.bench.agent_replay.latency import SLOTS, capacity, service_ms
+from penstock.bench.agent_replay.plays import Workload
+from penstock.bench.agent_replay.recordings import RecordedRun, first_calls, tau_runs
+from penstock.bench.agent_replay.token_counts import PromptTokens
+from penstock.bench.harness.options import Options
+
+FACTOR = 10.0
+"""By which all times are divided."""
+HIGH_LOAD, LOW_LOAD = 0.7, 0.3
+"""Shares of the upstream's capacity."""
+TIMED_CALLS = 6
+"""Of each conversation whose times are not divided."""
+UNCACHED_TOKENS = 300
+"""Of a typical prompt, for the capacity."""
+MAX_CALLS_PER_S = 50.0
+"""By the wall's clock, so that the provider and not two cores set the times."""
+ZIPFS = {"w3-00": 0.0, "w3-06": 0.6, "w3-09": 0.9, "w3-11": 1.1}
+"""Exponents of the closed answers' workloads."""
+CLOSED = "w3-09"
+"""The one that is played by all who could save calls."""
+ALL_FOUR: tuple[Arm, ...] = (DIRECT, CAREFUL, DEFAULTS, OPT_INS)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is played.
+
+    Attributes:
+        runs: conversations as they were recorded, at most.
+        low_load_runs: of these, at the low load.
+        head_runs: conversations with each style of head.
+        closed: closed answers of each workload.
+        embedded: texts.
+        timed_runs: conversations whose times are not divided.
+    """
+
+    runs: int
+    low_load_runs: int
+    head_runs: int
+    closed: int
+    embedded: int
+    timed_runs: int
+
+
+FULL = Sizes(120, 60, 20, 3_000, 1_500, 24)
+QUICK = Sizes(8, 4, 4, 200, 100, 2)
+Plan = tuple[Workload, tuple[Arm, ...]]
+
+
+def sizes(options: Options) -> Sizes:
+    """The sizes of a run."""
+    return QUICK if options.quick else FULL
+
+
+def recorded(options: Options) -> list[RecordedRun]:
+    """The conversations: those for development in a quick run, else those that are reported. Each
+    task comes once before any comes again, so the first of them are as different as they can be.
+    """
+    return tau_runs(options, development=options.quick)
+
+
+def as_recorded(options: Options, tokens: PromptTokens) -> list[Plan]:
+    """W1: conversations as they were recorded, at two loads."""
+    runs = recorded(options)
+    size = sizes(options)
+    high = _workload("w1-70", runs[: size.runs], tokens, (AZURE, HIGH_LOAD), options)
+    low = _workload("w1-30", runs[: size.low_load_runs], tokens, (MOONCAKE, LOW_LOAD), options)
+    return [(replace(high, keeps_prompts=True), ALL_FOUR), (low, (DIRECT, DEFAULTS))]
+
+
+def with_heads(options: Options, tokens: PromptTokens) -> list[Plan]:
+    """W2: the same with volatile heads, a workload for each style."""
+    runs = recorded(options)[: sizes(options).head_runs]
+    plans: list[Plan] = []
+    for number, style in enumerate(STYLES):
+        styled = [replace(run, head=style) for run in runs]
+        made = _workload(f"w2-{number}", styled, tokens, (AZURE, HIGH_LOAD), options)
+        plans.append((replace(made, keeps_prompts=True), ALL_FOUR))
+    return plans
+
+
+def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
+    """W3: closed answers by the exponent of their repeats."""
+    asked = closed_answers.questions(options)
+    count = min(sizes(options).closed, len(asked))
+    plans: list[Plan] = []
+    for name, zipf in ZIPFS.items():
+        runs = closed_answers.drawn(asked, count, zipf)
+        made = _workload(name, runs, tokens, (AZURE, HIGH_LOAD), options)
+        arms = (DIRECT, CAREFUL, DEFAULTS) if name == CLOSED else (DEFAULTS,)
+        plans.append((made, arms))
+    return plans
+
+
+def timed(options: Options, tokens: PromptTokens) -> list[Plan]:
+    """Conversations at times that are not divided, for what Penstock adds."""
+    runs = [first_calls(run, TIMED_CALLS) for run in recorded(options)[: sizes(options).timed_runs]]
+    made = _workload("w1-timed", runs, tokens, (AZURE, HIGH_LOAD), options)
+    return [(replace(made, factor=1.0), (OFF, DIRECT))]
+
+
+def _workload(
+    name: str,
+    runs: Sequence[RecordedRun],
+    tokens: PromptTokens,
+    load: tuple[str, float],
+    options: Options,
+) -> Workload:
+    """Runs that start by a trace at a share of the capacity."""
+    trace, share = load
+    rate = share * capacity(_services_ms(runs, tokens))
+    calls = sum(len(run.ends) for run in runs)
+    starts = min(rate, MAX_CALLS_PER_S / FACTOR) * len(runs) / calls
+    due_s = due_times_s(arrivals_s(options, trace), len(runs), starts)
+    return Workload(name, tuple(runs), tuple(due_s), FACTOR)
+
+
+def _services_ms(runs: Sequence[RecordedRun], tokens: PromptTokens) -> list[float]:
+    """About how long each answer takes with all slots busy."""
+    return [
+        service_ms(UNCACHED_TOKENS, tokens.count(run.messages[end]), SLOTS)
+        for run in runs
+        for end in run.ends
+    ]
