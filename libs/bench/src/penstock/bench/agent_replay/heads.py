@@ -6,6 +6,7 @@ value` that the rule of `penstock.prompts.prefix` matches; no rule there knows t
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,15 +17,15 @@ CALL_S = 37
 """Seconds between two calls of one run, as the heads tell it."""
 
 
-def _clock(now: datetime, rng: random.Random) -> str:
+def _clock(now: datetime, _: random.Random) -> str:
     return f"Current time: {now:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _identifier(now: datetime, rng: random.Random) -> str:
+def _identifier(_: datetime, rng: random.Random) -> str:
     return f"Request id: {rng.randbytes(16).hex()}"
 
 
-def _epoch(now: datetime, rng: random.Random) -> str:
+def _epoch(now: datetime, _: random.Random) -> str:
     return f"timestamp = {int(now.timestamp())}"
 
 
@@ -34,7 +35,8 @@ def _sentence(now: datetime, rng: random.Random) -> str:
 
 
 def _json_line(now: datetime, rng: random.Random) -> str:
-    return f'{{"now": "{now:%H:%M:%S}", "nonce": "{rng.randbytes(5).hex()}", "load": {rng.random():.2f}}}'
+    said = {"now": f"{now:%H:%M:%S}", "nonce": rng.randbytes(5).hex(), "load": rng.random()}
+    return json.dumps(said)
 
 
 def _block(now: datetime, rng: random.Random) -> str:

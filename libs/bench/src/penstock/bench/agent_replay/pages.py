@@ -21,19 +21,32 @@ from penstock.bench.harness.report import Number, Table
 
 Rows = tuple[tuple[str | Number, ...], ...]
 NOTES = (
-    "A turn is known to the provider by what no stage on the way may change (what users and the "
-    "assistant said, identifiers of calls), not by a header: none travels through Penstock without "
-    "being part of what its cache compares.",
-    "The prefix cache reads in steps of 128 tokens from 1,024 on for five minutes. The sheet that "
-    "charges for writing is taken to have its breakpoints where they serve best.",
-    "tau-bench's recordings lack the schemas of its tools; here they have names and types only, so "
-    "prompts are shorter than the agent's own.",
-    "BFCL's requests have no recorded answers and tools that may change something, so Penstock "
-    "keeps none of their answers; the dictionary of a careful client does.",
-    "`ledger_error` compares the receipts' savings with what direct calls cost more. Receipts count "
-    "what the provider's prefix cache saves, which direct callers have as well; "
-    "`ledger_error_list` compares with a provider without such a cache.",
-    "A quick run plays the tasks for development (number modulo 5 below 2), any other run the rest.",
+    (
+        "A turn is known to the provider by what no stage on the way may change (what users and "
+        "the assistant said, identifiers of calls), not by a header: none travels through Penstock "
+        "without being part of what its cache compares."
+    ),
+    (
+        "The prefix cache reads in steps of 128 tokens from 1,024 on for five minutes. The sheet "
+        "that charges for writing is taken to have its breakpoints where they serve best."
+    ),
+    (
+        "tau-bench's recordings lack the schemas of its tools; here they have names and types "
+        "only, so prompts are shorter than the agent's own."
+    ),
+    (
+        "BFCL's requests have no recorded answers and tools that may change something, so Penstock "
+        "keeps none of their answers; the dictionary of a careful client does."
+    ),
+    (
+        "`ledger_error` compares the receipts' savings with what direct calls cost more. Receipts "
+        "count what the provider's prefix cache saves, which direct callers have as well; "
+        "`ledger_error_list` compares with a provider without such a cache."
+    ),
+    (
+        "A quick run plays the tasks for development (number modulo 5 below 2), any other run the "
+        "rest."
+    ),
 )
 
 

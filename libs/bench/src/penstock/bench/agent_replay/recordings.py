@@ -154,7 +154,7 @@ def _json_type(value: object) -> str:
 
 
 def _generated_runs(options: Options) -> Iterator[RecordedRun]:
-    """The generated conversations of the tokens benchmark as runs, so that it works without data."""
+    """The generated conversations of the tokens benchmark as runs."""
     for number, trajectory in enumerate(trajectories(options)):
         tools = tuple(_function(tool.name, {}) for tool in trajectory.tools)
         turns: list[Json] = []

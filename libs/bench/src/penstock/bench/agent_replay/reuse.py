@@ -1,5 +1,5 @@
-"""The audit of a play: which answers were reused, by which technique, and which of them wrongly; and
-which prompts were shaped. Pure.
+"""The audit of a play: which answers were reused, by which technique, and which of them wrongly;
+and which prompts were shaped. Pure.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from typing import cast
 
 import httptools
 
-
 RECEIPT = b"x-penstock-receipt"
 
 
