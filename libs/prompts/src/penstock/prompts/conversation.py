@@ -68,8 +68,9 @@ class Policy:
     Attributes:
         stable_prefix: order tools by name and write their schemas without whitespace, as far as
             no breakpoint of the caller's stands behind them.
-        later_system_turn: move volatile lines of the instructions into a system turn behind the
-            conversation; only for a target that is known to take one there.
+        later_system_turn: move volatile lines of the instructions, by their form or because they
+            were seen to change, into a system turn behind the conversation; only for a target that
+            is known to take one there.
         sort_schema_keys: put the keys of tools' schemas in order; only for a target that is known
             to see no meaning in the order of properties.
         lossless: shorten tool results without loss.

@@ -1,6 +1,7 @@
 """Applies a policy to a conversation, block by block.
 
-Deterministic and idempotent; where a transform raises, the block keeps its original bytes.
+Idempotent, and deterministic but for one thing: a rule that may move lines of instructions learns
+which lines change. Where a transform raises, the block keeps its original bytes.
 
 What a turn becomes depends only on that turn and the turns before it, so the next call of the
 conversation has the same prefix. Never changed are: the text of users, assistants and the system
@@ -11,9 +12,10 @@ before a provider's breakpoint. Templates replace parts of tool descriptions and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from penstock.prompts.changing_lines import ChangingLines
 from penstock.prompts.conversation import (
     Conversation,
     Decision,
@@ -35,46 +37,59 @@ Block = TypeVar("Block")
 LEFT_OUT = "[{} of {} passages left out]"
 
 
+@dataclass(frozen=True)
 class Optimiser:
-    """A policy with its token counter and, for lossy selection, a similarity.
+    """A policy with what it needs.
 
-    Holds no state between calls.
+    Attributes:
+        policy: what may be done.
+        count: the model's tokenizer; None: tokens are estimated.
+        similarity: for lossy selection.
+        owner: whose prompts they are; what is learnt of one owner's does not touch another's.
+        learned: which lines of instructions change, of all owners.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        count: TokenCounter | None = None,
-        similarity: Similarity | None = None,
-    ) -> None:
-        self._policy = policy
-        self._is_estimate = count is None
-        self._count = count or estimate_tokens
-        self._similarity = similarity
+    policy: Policy
+    count: TokenCounter | None = None
+    similarity: Similarity | None = None
+    owner: str = ""
+    learned: ChangingLines = field(default_factory=ChangingLines, compare=False, repr=False)
+
+    def for_owner(self, owner: str) -> Optimiser:
+        """The same for another owner's prompts; those of one owner are equal."""
+        return replace(self, owner=owner)
 
     def optimise(self, conversation: Conversation) -> OptimisedPrompt:
         """The prompt to send for a conversation, with a decision for each block."""
-        shaping = _Shaping(self._policy, self._count, self._similarity)
+        count = self.count or estimate_tokens
+        shaping = _Shaping(self)
         shaped = shaping.shape(conversation)
-        sizes = [self._count(turn.content) if turn.content else 0 for turn in conversation.turns]
+        sizes = [count(turn.content) if turn.content else 0 for turn in conversation.turns]
         tokens_before = shaping.tool_tokens(conversation) + sum(sizes)
         is_changed = any(decision.applied for decision in shaping.decisions)
         tokens_after = shaping.tokens(shaped) if is_changed else tokens_before
         decided = {decision.block for decision in shaping.decisions}
         untouched = _untouched_turns(conversation, sizes, decided)
         decisions = (*shaping.decisions, *untouched)
-        return OptimisedPrompt(shaped, decisions, tokens_before, tokens_after, self._is_estimate)
+        return OptimisedPrompt(
+            shaped, decisions, tokens_before, tokens_after, estimated=self.count is None
+        )
+
+    def changing(self, lines: Sequence[str]) -> frozenset[int]:
+        """The places of lines of the owner's instructions that change from prompt to prompt."""
+        return self.learned.find(self.owner, lines)
 
 
 class _Shaping:
     """The shaping of one conversation; `decisions` grows as it goes."""
 
-    def __init__(self, policy: Policy, count: TokenCounter, similarity: Similarity | None) -> None:
+    def __init__(self, optimiser: Optimiser) -> None:
         self.decisions: list[Decision] = []
-        self._policy = policy
-        self._count = count
-        self._similarity = similarity
-        self._references = ReferenceIndex(policy)
+        self._policy = optimiser.policy
+        self._count = optimiser.count or estimate_tokens
+        self._similarity = optimiser.similarity
+        self._changing = optimiser.changing
+        self._references = ReferenceIndex(optimiser.policy)
         self._question = ""
 
     def shape(self, conversation: Conversation) -> Conversation:
@@ -117,7 +132,7 @@ class _Shaping:
             return original
 
     def _stabilised(self, conversation: Conversation) -> Conversation:
-        shaped, moved = with_stable_prefix(conversation, self._policy)
+        shaped, moved = with_stable_prefix(conversation, self._policy, self._changing)
         reordered = shaped.tools != conversation.tools
         if not moved and not reordered:
             return conversation
