@@ -15,13 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from penstock.bench.harness import public_data, report
+from penstock.bench.harness import json_lines, public_data, report
+from penstock.bench.harness.checkout import commit_of
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.registry import BENCHMARKS
 from penstock.service.default_models import missing_model
 from rich.console import Console
 from rich.table import Table
+
+LOG = "log.jsonl"
+"""Each run that wrote a page: when, at which commit, where, with which versions, its figures."""
 
 
 def _load(name: str) -> ModuleType:
@@ -94,18 +98,28 @@ def _run_one(name: str, options: Options, folder: Path | None) -> None:
         _show(name, result, Console())
     if folder is not None and (why := options.proves_nothing()):
         print(f"the page is not written: {why}", file=sys.stderr)
-    elif folder is not None and options.part:
+    elif folder is not None:
+        _write(name, options, result, folder)
+    print(report.last_line(name, result), flush=True)
+
+
+def _write(name: str, options: Options, result: report.Result, folder: Path) -> None:
+    """Write the page, or the figures of one part into the page that is there; log the run."""
+    now = datetime.now(UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"python -m penstock.bench {name} --data DIR"
+    run = report.Run(command, commit_of(Path.cwd()), f"{now:%Y-%m-%dT%H:%M:%SZ}")
+    json_lines.append(folder / LOG, run.log_row(name, result))
+    if options.part:
         page = folder / f"{name}.md"
-        how = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
+        how = f"{now:%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
         page.write_text(
             report.with_remeasured(page.read_text(), result.figures, result.bounds, how)
         )
-    elif folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    else:
         plots = report.draw(name, result, folder)
-        page_text = report.markdown(name, module.__doc__ or "", result, plots)
+        page_text = report.markdown(name, _load(name).__doc__ or "", result, plots, run)
         (folder / f"{name}.md").write_text(page_text)
-    print(report.last_line(name, result), flush=True)
 
 
 def _show_data_sets(data: Path | None) -> int:

@@ -131,8 +131,9 @@ def _says_the_same(turn: Json, original: Json, known: dict[str, str]) -> bool:
     identifier = original["tool_call_id"]
     text = resolve_references(text_of(turn), known.__getitem__)
     known.setdefault(identifier, compact(text) or text)
-    same_id = turn["tool_call_id"] == identifier
-    return same_id and _value(text) == _value(text_of(original))
+    if turn["tool_call_id"] != identifier:
+        return False
+    return bool(_value(text) == _value(text_of(original)))
 
 
 def _value(text: str) -> Any:

@@ -141,7 +141,7 @@ def _function_request(row: Json) -> Question | None:
     turns = row["question"][0]
     if turns[-1]["role"] != "user" or len(turns) > 2:
         return None
-    tools = tuple(
+    tools: tuple[Json, ...] = tuple(
         {"type": "function", "function": {**tool, "name": tool["name"].replace(".", "_")}}
         for tool in row["function"]
     )

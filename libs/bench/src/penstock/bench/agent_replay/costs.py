@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from penstock.bench.agent_replay.plays import Play, Workload
 from penstock.bench.agent_replay.prefix_books import PriceSheet
-from penstock.bench.harness.intervals import Interval, cluster_interval
+from penstock.bench.harness.intervals import Interval, Positions, cluster_interval
 
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 SEED = 20260303
 RESAMPLES = 1_000
 
@@ -58,7 +59,7 @@ def calls_saved(play: Play, less: Play | None = None) -> Estimate:
     return _estimate(len(names), lambda at: float(fewer[at].sum() / calls[at].sum()))
 
 
-def latency_cut(before: Play, after: Play, middle: Callable[[Sequence[float]], float]) -> Estimate:
+def latency_cut(before: Play, after: Play, middle: Callable[[Floats], float]) -> Estimate:
     """The share by which the middle (median or mean) of the latencies is lower in a second play."""
     clusters = clusters_of(before.workload)
     first, second = (_latencies(play, clusters) for play in (before, after))
@@ -74,12 +75,12 @@ def latency_cut(before: Play, after: Play, middle: Callable[[Sequence[float]], f
     return _estimate(len(names), cut)
 
 
-def median(values: Sequence[float]) -> float:
+def median(values: Floats) -> float:
     """The median."""
     return float(np.median(values))
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Floats) -> float:
     """The mean."""
     return float(np.mean(values))
 
@@ -94,7 +95,7 @@ def clusters_of(workload: Workload) -> Mapping[str, str]:
     return {run.name: run.cluster for run in workload.runs}
 
 
-def _estimate(clusters: int, statistic: Callable[[np.ndarray], float]) -> Estimate:
+def _estimate(clusters: int, statistic: Callable[[Positions], float]) -> Estimate:
     whole = statistic(np.arange(clusters))
     return Estimate(whole, cluster_interval(clusters, statistic, SEED, RESAMPLES))
 
@@ -125,7 +126,7 @@ def _sent(play: Play) -> dict[str, int]:
     return counts
 
 
-def _latencies(play: Play, clusters: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _latencies(play: Play, clusters: Mapping[str, str]) -> dict[str, Floats]:
     by_cluster: dict[str, list[float]] = defaultdict(list)
     for each in play.answered:
         by_cluster[clusters[each.run]].append(each.latency_ms)

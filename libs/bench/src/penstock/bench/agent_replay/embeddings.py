@@ -21,7 +21,7 @@ from penstock.service.default_models import ENCODER
 WORKLOAD = "w4"
 ZIPF = 0.9
 SEED = 20260304
-CALLS_PER_S = 40.0
+CALLS_PER_S = 20.0
 """By the wall's clock: the model is real, so its times are not divided."""
 
 

@@ -129,7 +129,7 @@ def with_heads(styles: Sequence[ByArm]) -> Figures:
     """W2: over all six styles, and the worst of them."""
     figures: Figures = {}
     for arm, name in ((DEFAULTS, "w2_defaults"), (OPT_INS, "w2"), (CAREFUL, "w2_by_hand")):
-        pairs = [(arms[DIRECT.name], arms[arm.name]) for arms in styles]
+        pairs = [(arms[DIRECT.name], arms[arm.name]) for arms in styles if arm.name in arms]
         figures |= with_interval(f"{name}_cost_cut", cost_cut(pairs, WRITES_COST))
     worst = min(style_cut(arms) for arms in styles)
     pairs = [(arms[DIRECT.name], arms[OPT_INS.name]) for arms in styles]

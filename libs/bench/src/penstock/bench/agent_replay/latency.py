@@ -13,7 +13,7 @@ PROMPT_MS = ((512, 62.0), (1024, 90.1), (2048, 157.1), (4096, 435.4), (8192, 975
 """Prompt tokens, and milliseconds until the first token."""
 TOKEN_MS = ((1, 30.0), (2, 30.1), (4, 31.8), (8, 32.4), (16, 34.2), (32, 38.9), (64, 50.0))
 """Answers at once, and milliseconds for each further token."""
-SLOTS = 16
+SLOTS = 8
 """Answers that the upstream makes at once; further requests wait in their order."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
+from collections import Counter
 
 from penstock.bench.agent_replay.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
 from penstock.bench.agent_replay.closed_answers import repeated_share
@@ -14,12 +14,12 @@ from penstock.bench.agent_replay.ledger import savings_of
 from penstock.bench.agent_replay.prefix_books import AUTOMATIC, WRITES_COST
 from penstock.bench.agent_replay.reuse import audit
 from penstock.bench.agent_replay.workloads import CLOSED, FACTOR, ZIPFS
-from penstock.bench.harness.checkout import commit_of
 from penstock.bench.harness.load import quantile
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Number, Table
 
 Rows = tuple[tuple[str | Number, ...], ...]
+FAILURES_SHOWN = 20
 NOTES = (
     (
         "A turn is known to the provider by what no stage on the way may change (what users and "
@@ -58,7 +58,6 @@ def context(options: Options, plays: Plays) -> dict[str, object]:
         "calls": calls,
         "clusters": {name: _clusters(arms) for name, arms in plays.items()},
         "factor": FACTOR,
-        "commit": commit_of(Path.cwd()),
     }
 
 
@@ -74,7 +73,7 @@ def tables(plays: Plays) -> tuple[Table, ...]:
         found.append(_styles(plays))
     if CLOSED in plays:
         found.append(_repeats(plays))
-    return (*found, _audited(plays), _savings(plays))
+    return (*found, _audited(plays), _savings(plays), *_failures(plays))
 
 
 def _arms(plays: Plays) -> Table:
@@ -115,12 +114,11 @@ def _styles(plays: Plays) -> Table:
     for number, style in enumerate(STYLES):
         arms = plays[f"w2-{number}"]
         direct = arms[DIRECT.name]
-        cuts = [
-            cost_cut([(direct, arms[arm.name])], WRITES_COST)
-            for arm in (DEFAULTS, OPT_INS, CAREFUL)
-        ]
-        low, high = cuts[1].interval
-        values = (cuts[0].value, cuts[1].value, f"{low:.3f} – {high:.3f}", cuts[2].value)
+        cuts = {name: cost_cut([(direct, play)], WRITES_COST) for name, play in arms.items()}
+        low, high = cuts[OPT_INS.name].interval
+        by_hand = cuts[CAREFUL.name].value if CAREFUL.name in cuts else "–"
+        saved = (cuts[DEFAULTS.name].value, cuts[OPT_INS.name].value)
+        values = (*saved, f"{low:.3f} – {high:.3f}", by_hand)
         rows.append((style, "yes" if style in KNOWN else "no", *values))
     columns = ("head", "matched by a rule", "defaults", "opt-ins", "95 %", "by hand")
     return Table("Share of the cost saved, by style of volatile head", columns, tuple(rows))
@@ -154,6 +152,17 @@ def _audited(plays: Plays) -> Table:
     )
     columns = ("technique", "reused", "other words, same details", "wrong", "95 % of wrong")
     return Table("Reused answers beside the recorded ones", columns, rows)
+
+
+def _failures(plays: Plays) -> tuple[Table, ...]:
+    counts = Counter(
+        (name, play.arm.title, each.error)
+        for name, arms in plays.items()
+        for play in arms.values()
+        for each in play.errors
+    )
+    rows = tuple((*what, count) for what, count in counts.most_common(FAILURES_SHOWN))
+    return (Table("Failed calls", ("workload", "arm", "error", "calls"), rows),) if rows else ()
 
 
 def _savings(plays: Plays) -> Table:

@@ -19,17 +19,21 @@ FACTOR = 10.0
 """By which all times are divided."""
 HIGH_LOAD, LOW_LOAD = 0.7, 0.3
 """Shares of the upstream's capacity."""
-TIMED_CALLS = 6
-"""Of each conversation whose times are not divided."""
+TIMED_CALLS, HEAD_CALLS = 6, 12
+"""The first calls of each conversation whose times are not divided, and of those with heads."""
 UNCACHED_TOKENS = 300
 """Of a typical prompt, for the capacity."""
-MAX_CALLS_PER_S = 50.0
-"""By the wall's clock, so that the provider and not two cores set the times."""
+MAX_CALLS_PER_S, MAX_UNTIMED_CALLS_PER_S = 25.0, 40.0
+"""By the wall's clock, so that the provider and not two cores set the times; and where no time is
+reported.
+"""
 ZIPFS = {"w3-00": 0.0, "w3-06": 0.6, "w3-09": 0.9, "w3-11": 1.1}
 """Exponents of the closed answers' workloads."""
 CLOSED = "w3-09"
 """The one that is played by all who could save calls."""
-ALL_FOUR: tuple[Arm, ...] = (DIRECT, CAREFUL, DEFAULTS, OPT_INS)
+THREE: tuple[Arm, ...] = (DIRECT, DEFAULTS, OPT_INS)
+BY_HAND = ("labelled clock", "block of XML")
+"""Styles of heads that the careful client plays as well: to it they are all the same."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Sizes:
         runs: conversations as they were recorded, at most.
         low_load_runs: of these, at the low load.
         head_runs: conversations with each style of head.
-        closed: closed answers of each workload.
+        compared: closed answers of the workload that all arms play.
+        closed: closed answers of each other workload.
         embedded: texts.
         timed_runs: conversations whose times are not divided.
     """
@@ -48,13 +53,14 @@ class Sizes:
     runs: int
     low_load_runs: int
     head_runs: int
+    compared: int
     closed: int
     embedded: int
     timed_runs: int
 
 
-FULL = Sizes(120, 60, 20, 3_000, 1_500, 24)
-QUICK = Sizes(8, 4, 4, 200, 100, 2)
+FULL = Sizes(72, 30, 14, 2_000, 1_600, 800, 24)
+QUICK = Sizes(8, 4, 4, 120, 60, 100, 2)
 Plan = tuple[Workload, tuple[Arm, ...]]
 
 
@@ -76,30 +82,32 @@ def as_recorded(options: Options, tokens: PromptTokens) -> list[Plan]:
     size = sizes(options)
     high = _workload("w1-70", runs[: size.runs], tokens, (AZURE, HIGH_LOAD), options)
     low = _workload("w1-30", runs[: size.low_load_runs], tokens, (MOONCAKE, LOW_LOAD), options)
-    return [(replace(high, keeps_prompts=True), ALL_FOUR), (low, (DIRECT, DEFAULTS))]
+    return [(replace(high, keeps_prompts=True), (*THREE, CAREFUL)), (low, (DIRECT, DEFAULTS))]
 
 
 def with_heads(options: Options, tokens: PromptTokens) -> list[Plan]:
     """W2: the same with volatile heads, a workload for each style."""
-    runs = recorded(options)[: sizes(options).head_runs]
+    runs = [first_calls(run, HEAD_CALLS) for run in recorded(options)[: sizes(options).head_runs]]
     plans: list[Plan] = []
     for number, style in enumerate(STYLES):
         styled = [replace(run, head=style) for run in runs]
         made = _workload(f"w2-{number}", styled, tokens, (AZURE, HIGH_LOAD), options)
-        plans.append((replace(made, keeps_prompts=True), ALL_FOUR))
+        arms = (*THREE, CAREFUL) if style in BY_HAND else THREE
+        plans.append((replace(made, keeps_prompts=True), arms))
     return plans
 
 
 def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
     """W3: closed answers by the exponent of their repeats."""
-    asked = closed_answers.questions(options)
-    count = min(sizes(options).closed, len(asked))
+    asked, size = closed_answers.questions(options), sizes(options)
     plans: list[Plan] = []
     for name, zipf in ZIPFS.items():
+        compared = name == CLOSED
+        count = min(size.compared if compared else size.closed, len(asked))
         runs = closed_answers.drawn(asked, count, zipf)
-        made = _workload(name, runs, tokens, (AZURE, HIGH_LOAD), options)
-        arms = (DIRECT, CAREFUL, DEFAULTS) if name == CLOSED else (DEFAULTS,)
-        plans.append((made, arms))
+        fastest = MAX_CALLS_PER_S if compared else MAX_UNTIMED_CALLS_PER_S
+        made = _workload(name, runs, tokens, (AZURE, HIGH_LOAD), options, fastest)
+        plans.append((made, (DIRECT, CAREFUL, DEFAULTS) if compared else (DEFAULTS,)))
     return plans
 
 
@@ -116,12 +124,13 @@ def _workload(
     tokens: PromptTokens,
     load: tuple[str, float],
     options: Options,
+    fastest: float = MAX_CALLS_PER_S,
 ) -> Workload:
-    """Runs that start by a trace at a share of the capacity."""
+    """Runs that start by a trace at a share of the capacity, at most so many calls a second."""
     trace, share = load
     rate = share * capacity(_services_ms(runs, tokens))
     calls = sum(len(run.ends) for run in runs)
-    starts = min(rate, MAX_CALLS_PER_S / FACTOR) * len(runs) / calls
+    starts = min(rate, fastest / FACTOR) * len(runs) / calls
     due_s = due_times_s(arrivals_s(options, trace), len(runs), starts)
     return Workload(name, tuple(runs), tuple(due_s), FACTOR)
 

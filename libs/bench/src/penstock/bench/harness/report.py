@@ -7,10 +7,13 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 Number = float | int
+VERSIONS_OF = ("grpcio", "numpy", "onnxruntime", "uvloop")
+"""Packages that a figure may depend on, whose versions stand in the log."""
 VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
@@ -95,11 +98,38 @@ def last_line(name: str, result: Result) -> str:
     return json.dumps({"bench": name, "figures": figures, "context": context}, default=str)
 
 
+@dataclass(frozen=True)
+class Run:
+    """When and with what a benchmark ran.
+
+    Attributes:
+        command: that repeats it.
+        commit: of the checkout.
+        date: and time, ISO 8601.
+    """
+
+    command: str
+    commit: str
+    date: str
+
+    @property
+    def circumstances(self) -> dict[str, object]:
+        """These, the machine and the versions of what figures depend on."""
+        versions = {package: metadata.version(package) for package in VERSIONS_OF}
+        said = {"command": f"`{self.command}`", "commit": self.commit, "date": self.date}
+        return {**said, **machine(), "versions": versions}
+
+    def log_row(self, name: str, result: Result) -> dict[str, object]:
+        """The run as a line of the log of all runs."""
+        figures = {key: _rounded(value) for key, value in result.figures.items()}
+        return {"bench": name, **self.circumstances, "figures": figures}
+
+
 def _rounded(value: Number) -> Number:
     return value if isinstance(value, int) else float(f"{value:.5g}")
 
 
-def markdown(name: str, description: str, result: Result, plots: list[str]) -> str:
+def markdown(name: str, description: str, result: Result, plots: list[str], run: Run) -> str:
     """The page of a benchmark: figures with their bounds, tables, plots, notes, circumstances."""
     figures = (_row(key, value, result.bounds.get(key)) for key, value in result.figures.items())
     lines = [f"# {name}", "", description.strip(), ""]
@@ -110,7 +140,7 @@ def markdown(name: str, description: str, result: Result, plots: list[str]) -> s
         lines += ["", f"![{path}]({path})"]
     if result.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
-    circumstances = {**machine(), **result.context}
+    circumstances = {**run.circumstances, **result.context}
     lines += ["", "## Circumstances", ""]
     lines += [f"- {key}: {value}" for key, value in circumstances.items()]
     return "\n".join(lines) + "\n"

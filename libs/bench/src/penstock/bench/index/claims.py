@@ -197,8 +197,9 @@ CLAIMS = (
         0.72,
         "agent-replay",
         "w5_cost_cut_thirds",
-        "of a mix of a third each of recorded conversations, closed answers and embeddings, against "
-        "direct calls with the provider's prefix cache; `w5_share_for_65` says which mix would do",
+        "of a mix of a third each of recorded conversations, closed answers and embeddings, "
+        "against direct calls with the provider's prefix cache; `w5_share_for_65` says which mix "
+        "would do",
     ),
     Claim(
         "all together take up to 80 % less time",
