@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from penstock.bench.agent_replay.arms import DEFAULTS, DIRECT
-from penstock.bench.agent_replay.audit import Verdict, best_of, compare, prompt_faults, writes
-from penstock.bench.agent_replay.costs import calls_saved, cost_cut, latency_cut, median
-from penstock.bench.agent_replay.ledger import ledger_error
-from penstock.bench.agent_replay.load import with_receipt
-from penstock.bench.agent_replay.load_plan import Answered
-from penstock.bench.agent_replay.mix import PerCall, curve, cut, share_for
-from penstock.bench.agent_replay.plays import Noted, Play, Workload
-from penstock.bench.agent_replay.prefix_books import WRITES_COST
-from penstock.bench.agent_replay.recordings import Json, RecordedRun
-from penstock.bench.agent_replay.reuse import audit
+from penstock.bench.agent_replay.findings.audit import (
+    Verdict,
+    best_of,
+    compare,
+    prompt_faults,
+    writes,
+)
+from penstock.bench.agent_replay.findings.costs import calls_saved, cost_cut, latency_cut, median
+from penstock.bench.agent_replay.findings.ledger import ledger_error
+from penstock.bench.agent_replay.findings.mix import PerCall, curve, cut, share_for
+from penstock.bench.agent_replay.findings.reuse import audit
+from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT
+from penstock.bench.agent_replay.players.load import with_receipt
+from penstock.bench.agent_replay.players.load_plan import Answered
+from penstock.bench.agent_replay.players.plays import Noted, Play, Workload
+from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
+from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
 from penstock.prompts.prefix import NOTE
 
 
@@ -146,7 +152,8 @@ def test_half_of_the_calls_and_of_the_cost_are_saved() -> None:
     saved = calls_saved(THROUGH)
     assert saved.value == 0.5
     assert saved.interval.low < 0.5 < saved.interval.high
-    assert calls_saved(THROUGH, THROUGH).value == 0.0
+    # A client that asks r0 and r1 once each, and has nothing to send for the others.
+    assert calls_saved(THROUGH, {"t0": 1, "t1": 1, "t2": 1}).value == 0.25
     assert latency_cut(DIRECTLY, THROUGH, median).value == pytest.approx(1 - 55 / 100)
 
 

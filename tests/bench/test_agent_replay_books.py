@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from penstock.bench.agent_replay.latency import SLOTS, capacity, service_ms
-from penstock.bench.agent_replay.prefix_books import (
+from penstock.bench.agent_replay.provider.latency import SLOTS, capacity, service_ms
+from penstock.bench.agent_replay.provider.prefix_books import (
     AUTOMATIC,
     WRITES_COST,
     PrefixCache,

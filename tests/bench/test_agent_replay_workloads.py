@@ -5,20 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from penstock.bench.agent_replay.arrivals import due_times_s
-from penstock.bench.agent_replay.closed_answers import drawn, questions, repeated_share
-from penstock.bench.agent_replay.heads import KNOWN, STYLES, head_of
-from penstock.bench.agent_replay.load_plan import PlannedRun, Target, read_plan, write_plan
-from penstock.bench.agent_replay.recordings import (
+from penstock.bench.agent_replay.players.load_plan import PlannedRun, Target, read_plan, write_plan
+from penstock.bench.agent_replay.provider.upstream import Recording
+from penstock.bench.agent_replay.traffic.arrivals import due_times_s
+from penstock.bench.agent_replay.traffic.closed_answers import (
+    drawn,
+    first_asked,
+    questions,
+    repeated_share,
+)
+from penstock.bench.agent_replay.traffic.heads import KNOWN, STYLES, head_of
+from penstock.bench.agent_replay.traffic.recordings import (
     RecordedRun,
     first_calls,
     read_runs,
     tau_runs,
     write_runs,
 )
-from penstock.bench.agent_replay.requests import Writing, chat_body
-from penstock.bench.agent_replay.turn_keys import turn_key
-from penstock.bench.agent_replay.upstream import Recording
+from penstock.bench.agent_replay.traffic.requests import Writing, chat_body
+from penstock.bench.agent_replay.traffic.turn_keys import turn_key
 from penstock.bench.harness.options import Options
 from penstock.prompts.prefix import split_volatile
 
@@ -115,6 +120,13 @@ def test_closed_answers_repeat_more_the_higher_the_exponent() -> None:
     assert shares[0] == 0.0
     assert shares == sorted(shares)
     assert len({run.name for run in drawn(asked, 200, 1.1)}) == 200
+
+
+def test_a_dictionary_has_to_send_each_request_once() -> None:
+    asked = drawn(questions(Options()), 200, 1.1)
+    sent = first_asked(asked)
+    assert sent.total() == len({run.cluster for run in asked})
+    assert first_asked([*asked, *asked]) == sent
 
 
 def test_generated_conversations_stand_in_where_there_is_no_data() -> None:

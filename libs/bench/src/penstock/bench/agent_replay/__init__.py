@@ -1,6 +1,5 @@
 """A replay of agents' recorded traffic through the whole stack, and directly to the provider.
 
-`recordings`, `heads`, `closed_answers` and `arrivals` make the workloads, `upstream` and `load` are
-the processes that play them, `arms` says who stands between, and `audit` and `figures` say what
-came of it.
+`traffic` is what is asked, `provider` the scripted provider, `players` are the arms and processes
+that play it, and `findings` say what came of it.
 """

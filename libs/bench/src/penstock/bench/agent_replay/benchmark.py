@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.bench.agent_replay import mix, pages
-from penstock.bench.agent_replay.figures import all_figures
-from penstock.bench.agent_replay.measuring import PARTS, measure
+from penstock.bench.agent_replay.findings import mix, pages
+from penstock.bench.agent_replay.findings.figures import all_figures
+from penstock.bench.agent_replay.players.measuring import PARTS, measure
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result
 from penstock.service.program import loop_factory

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from penstock.bench.agent_replay.recordings import Json, text_of
+from penstock.bench.agent_replay.traffic.recordings import Json, text_of
 from penstock.prompts.json_text import compact
 from penstock.prompts.prefix import NOTE
 from penstock.prompts.references import resolve_references

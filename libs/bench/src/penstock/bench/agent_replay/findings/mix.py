@@ -8,13 +8,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from penstock.bench.agent_replay.arms import DEFAULTS, DIRECT
-from penstock.bench.agent_replay.costs import cost_microusd
-from penstock.bench.agent_replay.embeddings import Embedded
-from penstock.bench.agent_replay.figures import Plays
-from penstock.bench.agent_replay.plays import Play
-from penstock.bench.agent_replay.prefix_books import WRITES_COST
-from penstock.bench.agent_replay.workloads import CLOSED, FACTOR
+from penstock.bench.agent_replay.findings.costs import cost_microusd
+from penstock.bench.agent_replay.findings.figures import Plays
+from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT
+from penstock.bench.agent_replay.players.embeddings import Embedded
+from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR
+from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.harness.report import Number, Plot
 
 EMBEDDED_SHARE = 0.1

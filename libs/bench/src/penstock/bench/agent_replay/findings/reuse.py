@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.bench.agent_replay.audit import Verdict, best_of, prompt_faults, writes
-from penstock.bench.agent_replay.plays import Play
-from penstock.bench.agent_replay.recordings import Json
-from penstock.bench.agent_replay.requests import Writing, chat_body
-from penstock.bench.agent_replay.turn_keys import turn_key
+from penstock.bench.agent_replay.findings.audit import Verdict, best_of, prompt_faults, writes
+from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.traffic.recordings import Json
+from penstock.bench.agent_replay.traffic.requests import Writing, chat_body
+from penstock.bench.agent_replay.traffic.turn_keys import turn_key
 from penstock.bench.harness.intervals import Interval, share_interval
 
 

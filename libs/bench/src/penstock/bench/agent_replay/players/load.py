@@ -15,8 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import orjson
-from penstock.bench.agent_replay.load_plan import Answered, PlannedRun, Target, read_plan
-from penstock.bench.agent_replay.recordings import Json
+from penstock.bench.agent_replay.players.load_plan import Answered, PlannedRun, Target, read_plan
+from penstock.bench.agent_replay.traffic.recordings import Json
 from penstock.bench.edge.http_client import Answer, HttpClient, HttpError
 from penstock.service.program import loop_factory
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from enum import Enum
 
-from penstock.bench.agent_replay.heads import head_of
-from penstock.bench.agent_replay.recordings import MODEL, Json, RecordedRun
+from penstock.bench.agent_replay.traffic.heads import head_of
+from penstock.bench.agent_replay.traffic.recordings import MODEL, Json, RecordedRun
 
 CHAT_PATH = "/v1/chat/completions"
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.bench.agent_replay.recordings import Json, text_of
+from penstock.bench.agent_replay.traffic.recordings import Json, text_of
 
 
 def turn_key(messages: Sequence[Json], settings: Mapping[str, Any]) -> str:

@@ -10,10 +10,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.bench.agent_replay.arms import DEFAULTS, OFF
-from penstock.bench.agent_replay.gateway import EMBED_PATH, Gateway
-from penstock.bench.agent_replay.load_plan import Answered, PlannedRun
-from penstock.bench.agent_replay.playing import Provider, play_runs
+from penstock.bench.agent_replay.players.arms import DEFAULTS, OFF
+from penstock.bench.agent_replay.players.gateway import EMBED_PATH, Gateway
+from penstock.bench.agent_replay.players.load_plan import Answered, PlannedRun
+from penstock.bench.agent_replay.players.playing import Provider, play_runs
 from penstock.bench.harness.options import Options
 from penstock.bench.tokens.data import questions
 from penstock.service.default_models import ENCODER

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.bench.agent_replay.recordings import Json, RecordedRun
+from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
 from penstock.bench.harness.data_sets import BANKING77, banking77
 from penstock.bench.harness.options import Options
 from penstock.bench.semantic_cache.data import CLINC150
@@ -61,13 +62,23 @@ def drawn(of: Sequence[Question], count: int, zipf: float, seed: int = SEED) -> 
     return [_run(number, place, of[place]) for number, place in enumerate(chosen)]
 
 
+def first_asked(runs: Sequence[RecordedRun]) -> Counter[str]:
+    """The requests, by cluster, that were not asked before in the same words: what a client with a
+    dictionary of answers has to send.
+    """
+    asked: set[str] = set()
+    counts: Counter[str] = Counter()
+    for run in runs:
+        said = [run.messages[:-1], run.tools, dict(run.settings)]
+        request = json.dumps(said, sort_keys=True)
+        counts[run.cluster] += request not in asked
+        asked.add(request)
+    return counts
+
+
 def repeated_share(runs: Sequence[RecordedRun]) -> float:
     """The share of requests that were asked before in the same words: what a dictionary saves."""
-    asked = {
-        json.dumps([run.messages[:-1], run.tools, dict(run.settings)], sort_keys=True)
-        for run in runs
-    }
-    return 1 - len(asked) / len(runs)
+    return 1 - first_asked(runs).total() / len(runs)
 
 
 def _run(number: int, place: int, question: Question) -> RecordedRun:

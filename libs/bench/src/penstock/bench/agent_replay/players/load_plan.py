@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from penstock.bench.agent_replay.recordings import Json
+from penstock.bench.agent_replay.traffic.recordings import Json
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from penstock.bench.agent_replay.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS
-from penstock.bench.agent_replay.costs import (
+from penstock.bench.agent_replay.findings.costs import (
     Estimate,
     calls_saved,
     cost_cut,
@@ -17,12 +16,14 @@ from penstock.bench.agent_replay.costs import (
     mean,
     median,
 )
-from penstock.bench.agent_replay.embeddings import Embedded
-from penstock.bench.agent_replay.ledger import ledger_error
-from penstock.bench.agent_replay.plays import Play
-from penstock.bench.agent_replay.prefix_books import AUTOMATIC, WRITES_COST
-from penstock.bench.agent_replay.reuse import Audit, audit
-from penstock.bench.agent_replay.workloads import CLOSED
+from penstock.bench.agent_replay.findings.ledger import ledger_error
+from penstock.bench.agent_replay.findings.reuse import Audit, audit
+from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS
+from penstock.bench.agent_replay.players.embeddings import Embedded
+from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.players.workloads import CLOSED
+from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
+from penstock.bench.agent_replay.traffic.closed_answers import first_asked, repeated_share
 from penstock.bench.harness.report import Number
 
 ERROR_BOUND = 0.03
@@ -146,11 +147,12 @@ def style_cut(arms: ByArm) -> float:
 
 def closed(arms: ByArm) -> Figures:
     """W3 at the exponent at which all arms play."""
-    direct, by_hand, defaults = (arms[arm.name] for arm in (DIRECT, CAREFUL, DEFAULTS))
-    gain = calls_saved(defaults, by_hand)
+    direct, defaults = (arms[arm.name] for arm in (DIRECT, DEFAULTS))
+    runs = defaults.workload.runs
+    gain = calls_saved(defaults, first_asked(runs))
     return {
         "w3_calls_saved": calls_saved(defaults).value,
-        "w3_calls_saved_by_hand": calls_saved(by_hand).value,
+        "w3_calls_saved_by_hand": repeated_share(runs),
         "w3_gain_over_exact": gain.value,
         "w3_gain_low95": gain.interval.low,
         "w3_gain_high95": gain.interval.high,

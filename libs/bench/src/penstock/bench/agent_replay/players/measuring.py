@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.bench.agent_replay import embeddings, workloads
-from penstock.bench.agent_replay.embeddings import Embedded
-from penstock.bench.agent_replay.gateway import Gateway, gateway
-from penstock.bench.agent_replay.playing import Provider, play, provider_process
-from penstock.bench.agent_replay.plays import Play
-from penstock.bench.agent_replay.token_counts import PromptTokens
-from penstock.bench.agent_replay.workloads import Plan
+from penstock.bench.agent_replay.players import embeddings, workloads
+from penstock.bench.agent_replay.players.embeddings import Embedded
+from penstock.bench.agent_replay.players.gateway import Gateway, gateway
+from penstock.bench.agent_replay.players.playing import Provider, play, provider_process
+from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.players.workloads import Plan
+from penstock.bench.agent_replay.provider.token_counts import PromptTokens
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.progress import say

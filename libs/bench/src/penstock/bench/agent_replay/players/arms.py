@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock.bench.agent_replay.recordings import Json
-from penstock.bench.agent_replay.requests import Writing
+from penstock.bench.agent_replay.traffic.recordings import Json
+from penstock.bench.agent_replay.traffic.requests import Writing
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from penstock.bench.agent_replay.plays import Play, Workload
-from penstock.bench.agent_replay.prefix_books import PriceSheet
+from penstock.bench.agent_replay.players.plays import Play, Workload
+from penstock.bench.agent_replay.provider.prefix_books import PriceSheet
 from penstock.bench.harness.intervals import Interval, Positions, cluster_interval
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -47,12 +47,12 @@ def cost_cut(pairs: Sequence[tuple[Play, Play]], sheet: PriceSheet) -> Estimate:
     return _estimate(len(names), lambda at: float(1 - second[at].sum() / first[at].sum()))
 
 
-def calls_saved(play: Play, less: Play | None = None) -> Estimate:
-    """The share of calls that the provider was not asked, beyond those of another play of the same
-    workload.
+def calls_saved(play: Play, beyond: Mapping[str, int] | None = None) -> Estimate:
+    """The share of calls that the provider was not asked; of those that another client would have
+    to send, by cluster, where `beyond` says so.
     """
     asked, sent = _counts(play), _sent(play)
-    other = _counts(less) if less is not None else sent
+    other = sent if beyond is None else beyond
     names = sorted(sent)
     fewer = np.array([other.get(name, 0) - asked.get(name, 0) for name in names])
     calls = np.array([sent[name] for name in names])

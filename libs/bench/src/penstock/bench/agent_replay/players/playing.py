@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from penstock.bench.agent_replay.arms import Arm
-from penstock.bench.agent_replay.gateway import Gateway
-from penstock.bench.agent_replay.load_plan import Answered, PlannedRun, Target, write_plan
-from penstock.bench.agent_replay.plays import Noted, Play, Workload
-from penstock.bench.agent_replay.recordings import write_runs
-from penstock.bench.agent_replay.requests import CHAT_PATH, chat_body
-from penstock.bench.agent_replay.upstream import Load, begin_body
+from penstock.bench.agent_replay.players.arms import Arm
+from penstock.bench.agent_replay.players.gateway import Gateway
+from penstock.bench.agent_replay.players.load_plan import Answered, PlannedRun, Target, write_plan
+from penstock.bench.agent_replay.players.plays import Noted, Play, Workload
+from penstock.bench.agent_replay.provider.upstream import Load, begin_body
+from penstock.bench.agent_replay.traffic.recordings import write_runs
+from penstock.bench.agent_replay.traffic.requests import CHAT_PATH, chat_body
 from penstock.bench.edge.http_client import HttpClient
 from penstock.cli.dev_authority import HERE, Authority
 from penstock.service.tls_files import AUTHORITIES_FILE
@@ -71,7 +71,7 @@ async def provider_process(folder: Path, tokenizer_file: Path) -> AsyncIterator[
     Authority.new(now).issue(tls, HERE, now)
     words = ["--tls", str(tls), "--tokenizer", str(tokenizer_file)]
     child = subprocess.Popen(
-        [sys.executable, "-m", "penstock.bench.agent_replay.upstream", *words],
+        [sys.executable, "-m", "penstock.bench.agent_replay.provider.upstream", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -124,7 +124,7 @@ async def play_runs(
     """
     plan, out = provider.new_file("plan"), provider.new_file("answered")
     write_plan(plan, target, runs)
-    words = ["-m", "penstock.bench.agent_replay.load", str(plan), str(out)]
+    words = ["-m", "penstock.bench.agent_replay.players.load", str(plan), str(out)]
     child = await asyncio.create_subprocess_exec(sys.executable, *words)
     if await child.wait():
         raise RuntimeError(f"the load generator ended with status {child.returncode}")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
-from penstock.bench.agent_replay.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
-from penstock.bench.agent_replay.closed_answers import repeated_share
-from penstock.bench.agent_replay.costs import calls_saved, cost_cut, cost_microusd, mean_latency_ms
-from penstock.bench.agent_replay.figures import ByArm, Plays
-from penstock.bench.agent_replay.heads import KNOWN, STYLES
-from penstock.bench.agent_replay.ledger import savings_of
-from penstock.bench.agent_replay.prefix_books import AUTOMATIC, WRITES_COST
-from penstock.bench.agent_replay.reuse import audit
-from penstock.bench.agent_replay.workloads import CLOSED, FACTOR, ZIPFS
+from penstock.bench.agent_replay.findings.costs import (
+    calls_saved,
+    cost_cut,
+    cost_microusd,
+    mean_latency_ms,
+)
+from penstock.bench.agent_replay.findings.figures import ByArm, Plays
+from penstock.bench.agent_replay.findings.ledger import savings_of
+from penstock.bench.agent_replay.findings.reuse import audit
+from penstock.bench.agent_replay.players.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
+from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR, ZIPFS
+from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
+from penstock.bench.agent_replay.traffic.closed_answers import repeated_share
+from penstock.bench.agent_replay.traffic.heads import KNOWN, STYLES
 from penstock.bench.harness.load import quantile
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Number, Table

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from penstock.bench.agent_replay import closed_answers
-from penstock.bench.agent_replay.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
-from penstock.bench.agent_replay.arrivals import AZURE, MOONCAKE, arrivals_s, due_times_s
-from penstock.bench.agent_replay.heads import STYLES
-from penstock.bench.agent_replay.latency import SLOTS, capacity, service_ms
-from penstock.bench.agent_replay.plays import Workload
-from penstock.bench.agent_replay.recordings import RecordedRun, first_calls, tau_runs
-from penstock.bench.agent_replay.token_counts import PromptTokens
+from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
+from penstock.bench.agent_replay.players.plays import Workload
+from penstock.bench.agent_replay.provider.latency import SLOTS, capacity, service_ms
+from penstock.bench.agent_replay.provider.token_counts import PromptTokens
+from penstock.bench.agent_replay.traffic import closed_answers
+from penstock.bench.agent_replay.traffic.arrivals import AZURE, MOONCAKE, arrivals_s, due_times_s
+from penstock.bench.agent_replay.traffic.heads import STYLES
+from penstock.bench.agent_replay.traffic.recordings import RecordedRun, first_calls, tau_runs
 from penstock.bench.harness.options import Options
 
 FACTOR = 10.0
@@ -23,14 +23,14 @@ TIMED_CALLS, HEAD_CALLS = 6, 12
 """The first calls of each conversation whose times are not divided, and of those with heads."""
 UNCACHED_TOKENS = 300
 """Of a typical prompt, for the capacity."""
-MAX_CALLS_PER_S, MAX_UNTIMED_CALLS_PER_S = 25.0, 40.0
+MAX_CALLS_PER_S, MAX_UNTIMED_CALLS_PER_S = 35.0, 40.0
 """By the wall's clock, so that the provider and not two cores set the times; and where no time is
 reported.
 """
 ZIPFS = {"w3-00": 0.0, "w3-06": 0.6, "w3-09": 0.9, "w3-11": 1.1}
 """Exponents of the closed answers' workloads."""
 CLOSED = "w3-09"
-"""The one that is played by all who could save calls."""
+"""The one that is played directly as well."""
 THREE: tuple[Arm, ...] = (DIRECT, DEFAULTS, OPT_INS)
 BY_HAND = ("labelled clock", "block of XML")
 """Styles of heads that the careful client plays as well: to it they are all the same."""
@@ -44,7 +44,7 @@ class Sizes:
         runs: conversations as they were recorded, at most.
         low_load_runs: of these, at the low load.
         head_runs: conversations with each style of head.
-        compared: closed answers of the workload that all arms play.
+        compared: closed answers of the workload that is played directly as well.
         closed: closed answers of each other workload.
         embedded: texts.
         timed_runs: conversations whose times are not divided.
@@ -59,7 +59,7 @@ class Sizes:
     timed_runs: int
 
 
-FULL = Sizes(72, 30, 14, 2_000, 1_600, 800, 24)
+FULL = Sizes(72, 30, 14, 3_600, 1_000, 800, 24)
 QUICK = Sizes(8, 4, 4, 120, 60, 100, 2)
 Plan = tuple[Workload, tuple[Arm, ...]]
 
@@ -107,7 +107,7 @@ def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
         runs = closed_answers.drawn(asked, count, zipf)
         fastest = MAX_CALLS_PER_S if compared else MAX_UNTIMED_CALLS_PER_S
         made = _workload(name, runs, tokens, (AZURE, HIGH_LOAD), options, fastest)
-        plans.append((made, (DIRECT, CAREFUL, DEFAULTS) if compared else (DEFAULTS,)))
+        plans.append((made, (DIRECT, DEFAULTS) if compared else (DEFAULTS,)))
     return plans
 
 

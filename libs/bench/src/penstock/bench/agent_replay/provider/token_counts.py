@@ -10,8 +10,8 @@ import json
 from array import array
 from pathlib import Path
 
-from penstock.bench.agent_replay.prefix_books import TOKEN_BYTES
-from penstock.bench.agent_replay.recordings import Json, text_of
+from penstock.bench.agent_replay.provider.prefix_books import TOKEN_BYTES
+from penstock.bench.agent_replay.traffic.recordings import Json, text_of
 from tokenizers import Tokenizer
 
 TEXTS_KEPT = 50_000

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from penstock.bench.agent_replay.arms import ARMS, Arm
-from penstock.bench.agent_replay.load_plan import Target
-from penstock.bench.agent_replay.prefix_books import WRITES_COST
-from penstock.bench.agent_replay.recordings import MODEL, Json
-from penstock.bench.agent_replay.requests import CHAT_PATH
+from penstock.bench.agent_replay.players.arms import ARMS, Arm
+from penstock.bench.agent_replay.players.load_plan import Target
+from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
+from penstock.bench.agent_replay.traffic.recordings import MODEL, Json
+from penstock.bench.agent_replay.traffic.requests import CHAT_PATH
 from penstock.bench.harness.processes import cpu_s
 from penstock.service.default_models import ENCODER
 from penstock.stack import ports

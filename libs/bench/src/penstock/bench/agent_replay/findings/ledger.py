@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from penstock.bench.agent_replay.costs import cost_microusd
-from penstock.bench.agent_replay.plays import Play
-from penstock.bench.agent_replay.prefix_books import WRITES_COST
+from penstock.bench.agent_replay.findings.costs import cost_microusd
+from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.harness.report import Number
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.bench.agent_replay.arms import Arm
-from penstock.bench.agent_replay.load_plan import Answered
-from penstock.bench.agent_replay.prefix_books import Tokens
-from penstock.bench.agent_replay.recordings import Json, RecordedRun
+from penstock.bench.agent_replay.players.arms import Arm
+from penstock.bench.agent_replay.players.load_plan import Answered
+from penstock.bench.agent_replay.provider.prefix_books import Tokens
+from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
 
 
 @dataclass(frozen=True)

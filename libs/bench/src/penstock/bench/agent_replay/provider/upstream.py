@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from penstock.bench.agent_replay.http_server import serve_http
-from penstock.bench.agent_replay.latency import SLOTS, service_ms
-from penstock.bench.agent_replay.prefix_books import TOKEN_BYTES, PrefixCache, Tokens
-from penstock.bench.agent_replay.recordings import MODEL, Json, RecordedRun, read_runs
-from penstock.bench.agent_replay.token_counts import PromptTokens
-from penstock.bench.agent_replay.turn_keys import turn_key
+from penstock.bench.agent_replay.provider.http_server import serve_http
+from penstock.bench.agent_replay.provider.latency import SLOTS, service_ms
+from penstock.bench.agent_replay.provider.prefix_books import TOKEN_BYTES, PrefixCache, Tokens
+from penstock.bench.agent_replay.provider.token_counts import PromptTokens
+from penstock.bench.agent_replay.traffic.recordings import MODEL, Json, RecordedRun, read_runs
+from penstock.bench.agent_replay.traffic.turn_keys import turn_key
 from penstock.service.program import loop_factory
 from penstock.service.tls_files import CERTIFICATE_FILE, KEY_FILE
 
