@@ -19,7 +19,7 @@ from penstock.bench.agent_replay.findings.reuse import audit
 from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT
 from penstock.bench.agent_replay.players.load import with_receipt
 from penstock.bench.agent_replay.players.load_plan import Answered
-from penstock.bench.agent_replay.players.plays import Noted, Play, Workload
+from penstock.bench.agent_replay.players.plays import Noted, Play, Workload, paired
 from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
 from penstock.prompts.prefix import NOTE
@@ -155,6 +155,15 @@ def test_half_of_the_calls_and_of_the_cost_are_saved() -> None:
     # A client that asks r0 and r1 once each, and has nothing to send for the others.
     assert calls_saved(THROUGH, {"t0": 1, "t1": 1, "t2": 1}).value == 0.25
     assert latency_cut(DIRECTLY, THROUGH, median).value == pytest.approx(1 - 55 / 100)
+
+
+def test_a_run_that_failed_in_one_arm_saves_nothing() -> None:
+    failed = Answered("r3", 0, 0.0, 5.0, error="status 503")
+    through = Play(DEFAULTS, WORKLOAD, (*THROUGH.answered[:3], failed), THROUGH.noted[:1])
+    before, after = paired(DIRECTLY, through)
+    assert [run.name for run in before.workload.runs] == ["r0", "r1", "r2"]
+    assert len(before.noted) == len(before.answered) == len(after.answered) == 3
+    assert cost_cut([(before, after)], WRITES_COST).value == pytest.approx(2 / 3)
 
 
 def test_reused_answers_are_audited_by_technique() -> None:

@@ -18,9 +18,9 @@ from penstock.bench.agent_replay.findings.costs import (
 )
 from penstock.bench.agent_replay.findings.ledger import ledger_error
 from penstock.bench.agent_replay.findings.reuse import Audit, audit
-from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS
+from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
 from penstock.bench.agent_replay.players.embeddings import Embedded
-from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.players.plays import Play, paired
 from penstock.bench.agent_replay.players.workloads import CLOSED
 from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
 from penstock.bench.agent_replay.traffic.closed_answers import first_asked, repeated_share
@@ -58,7 +58,7 @@ def all_figures(plays: Plays, embedded: Embedded | None) -> Figures:
         figures["w4_calls_saved"] = embedded.calls_saved
         figures["w4_wrong"] = embedded.wrong
     pairs = [
-        (arms[DIRECT.name], play)
+        paired(arms[DIRECT.name], play)
         for arms in plays.values()
         for name, play in arms.items()
         if name in (DEFAULTS.name, OPT_INS.name) and DIRECT.name in arms
@@ -107,15 +107,19 @@ def _added_ms(play: Play) -> list[float]:
 
 def as_recorded(high: ByArm, low: ByArm) -> Figures:
     """W1."""
-    direct = high[DIRECT.name]
     figures: Figures = {}
     for arm, name in ((DEFAULTS, "w1"), (OPT_INS, "w1_opt_ins"), (CAREFUL, "w1_by_hand")):
-        cut = cost_cut([(direct, high[arm.name])], WRITES_COST)
+        cut = cost_cut([beside_direct(high, arm)], WRITES_COST)
         figures |= with_interval(f"{name}_cost_cut", cut)
-    automatic = cost_cut([(direct, high[DEFAULTS.name])], AUTOMATIC)
+    automatic = cost_cut([beside_direct(high, DEFAULTS)], AUTOMATIC)
     figures |= with_interval("w1_cost_cut_automatic", automatic)
-    figures |= latencies("w1", direct, high[DEFAULTS.name])
-    return figures | latencies("w1_low_load", low[DIRECT.name], low[DEFAULTS.name])
+    figures |= latencies("w1", *beside_direct(high, DEFAULTS))
+    return figures | latencies("w1_low_load", *beside_direct(low, DEFAULTS))
+
+
+def beside_direct(arms: ByArm, arm: Arm) -> tuple[Play, Play]:
+    """An arm's play beside the direct one, with the runs that are whole in both."""
+    return paired(arms[DIRECT.name], arms[arm.name])
 
 
 def latencies(name: str, before: Play, after: Play) -> Figures:
@@ -130,10 +134,10 @@ def with_heads(styles: Sequence[ByArm]) -> Figures:
     """W2: over all six styles, and the worst of them."""
     figures: Figures = {}
     for arm, name in ((DEFAULTS, "w2_defaults"), (OPT_INS, "w2"), (CAREFUL, "w2_by_hand")):
-        pairs = [(arms[DIRECT.name], arms[arm.name]) for arms in styles if arm.name in arms]
+        pairs = [beside_direct(arms, arm) for arms in styles if arm.name in arms]
         figures |= with_interval(f"{name}_cost_cut", cost_cut(pairs, WRITES_COST))
     worst = min(style_cut(arms) for arms in styles)
-    pairs = [(arms[DIRECT.name], arms[OPT_INS.name]) for arms in styles]
+    pairs = [beside_direct(arms, OPT_INS) for arms in styles]
     return figures | {
         "w2_worst_style": worst,
         "w2_cost_cut_automatic": cost_cut(pairs, AUTOMATIC).value,
@@ -142,12 +146,12 @@ def with_heads(styles: Sequence[ByArm]) -> Figures:
 
 def style_cut(arms: ByArm) -> float:
     """What the opt-ins save of one style's cost."""
-    return cost_cut([(arms[DIRECT.name], arms[OPT_INS.name])], WRITES_COST).value
+    return cost_cut([beside_direct(arms, OPT_INS)], WRITES_COST).value
 
 
 def closed(arms: ByArm) -> Figures:
     """W3 at the exponent at which all arms play."""
-    direct, defaults = (arms[arm.name] for arm in (DIRECT, DEFAULTS))
+    direct, defaults = beside_direct(arms, DEFAULTS)
     runs = defaults.workload.runs
     gain = calls_saved(defaults, first_asked(runs))
     return {

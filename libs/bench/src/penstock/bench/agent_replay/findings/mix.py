@@ -12,7 +12,7 @@ from penstock.bench.agent_replay.findings.costs import cost_microusd
 from penstock.bench.agent_replay.findings.figures import Plays
 from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT
 from penstock.bench.agent_replay.players.embeddings import Embedded
-from penstock.bench.agent_replay.players.plays import Play
+from penstock.bench.agent_replay.players.plays import Play, paired
 from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR
 from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.harness.report import Number, Plot
@@ -88,8 +88,6 @@ def _per_call(plays: Plays, total: Callable[[Play], float]) -> dict[str, PerCall
     """A sum over a play's calls as a mean, by workload."""
     found = {}
     for short, name in (("w1", "w1-70"), ("w3", CLOSED)):
-        arms = plays[name]
-        found[short] = PerCall(
-            *(total(arms[arm.name]) / len(arms[arm.name].answered) for arm in (DIRECT, DEFAULTS))
-        )
+        pair = paired(plays[name][DIRECT.name], plays[name][DEFAULTS.name])
+        found[short] = PerCall(*(total(play) / len(play.answered) for play in pair))
     return found

@@ -15,6 +15,7 @@ from penstock.bench.agent_replay.findings.figures import ByArm, Plays
 from penstock.bench.agent_replay.findings.ledger import savings_of
 from penstock.bench.agent_replay.findings.reuse import audit
 from penstock.bench.agent_replay.players.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
+from penstock.bench.agent_replay.players.plays import paired
 from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR, ZIPFS
 from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
 from penstock.bench.agent_replay.traffic.closed_answers import repeated_share
@@ -119,7 +120,7 @@ def _styles(plays: Plays) -> Table:
     for number, style in enumerate(STYLES):
         arms = plays[f"w2-{number}"]
         direct = arms[DIRECT.name]
-        cuts = {name: cost_cut([(direct, play)], WRITES_COST) for name, play in arms.items()}
+        cuts = {name: cost_cut([paired(direct, play)], WRITES_COST) for name, play in arms.items()}
         low, high = cuts[OPT_INS.name].interval
         by_hand = cuts[CAREFUL.name].value if CAREFUL.name in cuts else "–"
         saved = (cuts[DEFAULTS.name].value, cuts[OPT_INS.name].value)
@@ -132,7 +133,8 @@ def _styles(plays: Plays) -> Table:
 def _repeats(plays: Plays) -> Table:
     rows: list[tuple[str | Number, ...]] = []
     for name, zipf in ZIPFS.items():
-        play = plays[name][DEFAULTS.name]
+        whole = plays[name][DEFAULTS.name]
+        play = whole.only(whole.whole_runs)
         saved = calls_saved(play)
         low, high = saved.interval
         exact = repeated_share(play.workload.runs)
@@ -177,8 +179,8 @@ def _savings(plays: Plays) -> Table:
         for arm in (DEFAULTS, OPT_INS):
             if arm.name not in arms or direct is None:
                 continue
-            play = arms[arm.name]
-            less = cost_microusd(direct, WRITES_COST) - cost_microusd(play, WRITES_COST)
+            before, play = paired(direct, arms[arm.name])
+            less = cost_microusd(before, WRITES_COST) - cost_microusd(play, WRITES_COST)
             said = ", ".join(
                 f"{technique} {saved / 1e6:.4f}" for technique, saved in savings_of(play).items()
             )

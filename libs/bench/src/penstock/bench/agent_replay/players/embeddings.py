@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from penstock.bench.agent_replay.players.arms import DEFAULTS, OFF
 from penstock.bench.agent_replay.players.gateway import EMBED_PATH, Gateway
@@ -21,6 +22,7 @@ from penstock.service.default_models import ENCODER
 WORKLOAD = "w4"
 ZIPF = 0.9
 SEED = 20260304
+PIECE_WORDS = 80
 CALLS_PER_S = 20.0
 """By the wall's clock: the model is real, so its times are not divided."""
 
@@ -62,11 +64,19 @@ async def measure(options: Options, provider: Provider, gateway: Gateway, count:
 
 
 def texts(options: Options) -> list[str]:
-    """Passages and questions, in an order without meaning."""
+    """Pieces of passages, and questions, in an order without meaning."""
     found = list(questions(options))
-    every = [*dict.fromkeys(each.passage for each in found), *(each.question for each in found)]
+    passages = dict.fromkeys(each.passage for each in found)
+    every = [*chain.from_iterable(map(pieces, passages)), *(each.question for each in found)]
     random.Random(SEED).shuffle(every)
     return every
+
+
+def pieces(passage: str) -> list[str]:
+    """A passage in pieces that the model takes, as an index of documents has them."""
+    words = passage.split()
+    starts = range(0, len(words), PIECE_WORDS)
+    return [" ".join(words[start : start + PIECE_WORDS]) for start in starts]
 
 
 def runs(of: Sequence[str], count: int) -> list[PlannedRun]:
