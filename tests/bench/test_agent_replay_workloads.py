@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from penstock.bench.agent_replay.findings.audit import prompt_faults
+from penstock.bench.agent_replay.players.ablations import ALL, NONE, shaped
 from penstock.bench.agent_replay.players.load_plan import PlannedRun, Target, read_plan, write_plan
 from penstock.bench.agent_replay.provider.upstream import Recording
 from penstock.bench.agent_replay.traffic.arrivals import due_times_s
@@ -25,6 +27,7 @@ from penstock.bench.agent_replay.traffic.recordings import (
 from penstock.bench.agent_replay.traffic.requests import Writing, chat_body
 from penstock.bench.agent_replay.traffic.turn_keys import turn_key
 from penstock.bench.harness.options import Options
+from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.prefix import split_volatile
 
 TOOLS = tuple(
@@ -120,6 +123,15 @@ def test_closed_answers_repeat_more_the_higher_the_exponent() -> None:
     assert shares[0] == 0.0
     assert shares == sorted(shares)
     assert len({run.name for run in drawn(asked, 200, 1.1)}) == 200
+
+
+def test_shaping_changes_only_what_its_policy_says() -> None:
+    body = chat_body(WITH_HEAD, 1, Writing.AS_RECORDED)
+    assert shaped(body, Optimiser(NONE)) == body
+    moved = shaped(body, Optimiser(ALL))
+    assert [tool["function"]["name"] for tool in moved["tools"]] == list("abcdefgh")
+    assert moved["messages"][0]["content"] == "Be brief.\nBe kind."
+    assert prompt_faults(moved, body) == []
 
 
 def test_a_dictionary_has_to_send_each_request_once() -> None:

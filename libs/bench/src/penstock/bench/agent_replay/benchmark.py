@@ -56,5 +56,5 @@ def run(options: Options) -> Result:
     mixed, plots = mix.mixed(plays, embedded)
     figures |= mixed
     bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
-    tables = pages.tables(plays)
+    tables = pages.tables(plays, measured.ablations)
     return Result(figures, bounds, pages.context(options, plays), tables, plots, pages.NOTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Mapping
 
 from penstock.bench.agent_replay.findings.costs import (
     calls_saved,
@@ -14,6 +15,7 @@ from penstock.bench.agent_replay.findings.costs import (
 from penstock.bench.agent_replay.findings.figures import ByArm, Plays
 from penstock.bench.agent_replay.findings.ledger import savings_of
 from penstock.bench.agent_replay.findings.reuse import audit
+from penstock.bench.agent_replay.players.ablations import Ablation
 from penstock.bench.agent_replay.players.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
 from penstock.bench.agent_replay.players.plays import paired
 from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR, ZIPFS
@@ -72,13 +74,14 @@ def _clusters(arms: ByArm) -> int:
     return len({run.cluster for run in play.workload.runs})
 
 
-def tables(plays: Plays) -> tuple[Table, ...]:
+def tables(plays: Plays, ablations: Mapping[str, Ablation]) -> tuple[Table, ...]:
     """Costs and times by arm, styles of heads, exponents of repeats, techniques."""
     found = [_arms(plays)]
     if any(name.startswith("w2-") for name in plays):
         found.append(_styles(plays))
     if CLOSED in plays:
         found.append(_repeats(plays))
+    found += [_ablated(name, ablation) for name, ablation in ablations.items()]
     return (*found, _audited(plays), _savings(plays), *_failures(plays))
 
 
@@ -159,6 +162,12 @@ def _audited(plays: Plays) -> Table:
     )
     columns = ("technique", "reused", "other words, same details", "wrong", "95 % of wrong")
     return Table("Reused answers beside the recorded ones", columns, rows)
+
+
+def _ablated(workload: str, ablation: Ablation) -> Table:
+    rows: Rows = tuple((name, alone, without) for name, (alone, without) in ablation.items())
+    title = f"Share of the input's cost saved by shaping, {workload} (computed, without a wire)"
+    return Table(title, ("technique", "alone", "all but it"), rows)
 
 
 def _failures(plays: Plays) -> tuple[Table, ...]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.bench.agent_replay.players import embeddings, workloads
+from penstock.bench.agent_replay.players.ablations import Ablation, ablation
 from penstock.bench.agent_replay.players.embeddings import Embedded
 from penstock.bench.agent_replay.players.gateway import Gateway, gateway
 from penstock.bench.agent_replay.players.playing import Provider, play, provider_process
 from penstock.bench.agent_replay.players.plays import Play
 from penstock.bench.agent_replay.players.workloads import Plan
+from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.agent_replay.provider.token_counts import PromptTokens
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
@@ -39,6 +41,7 @@ class Measured:
 
     plays: dict[str, dict[str, Play]] = field(default_factory=dict)
     embedded: Embedded | None = None
+    ablations: dict[str, Ablation] = field(default_factory=dict)
 
 
 async def measure(options: Options) -> Measured:
@@ -58,6 +61,11 @@ async def measure(options: Options) -> Measured:
             say("agent-replay: w4")
             count = workloads.sizes(options).embedded
             measured.embedded = await embeddings.measure(options, provider, penstock, count)
+    for part in parts:
+        if part in workloads.ABLATED:
+            say(f"agent-replay: {part}, each technique alone and left out")
+            runs = workloads.ablated(options, workloads.ABLATED[part])
+            measured.ablations[part] = ablation(runs, tokens, WRITES_COST)
     return measured
 
 

@@ -61,6 +61,8 @@ class Sizes:
 
 FULL = Sizes(72, 30, 14, 3_600, 1_000, 800, 24)
 QUICK = Sizes(8, 4, 4, 120, 60, 100, 2)
+ABLATED = {"w1": "", "w2": "block of XML"}
+"""The style of head, by the part of the replay."""
 Plan = tuple[Workload, tuple[Arm, ...]]
 
 
@@ -95,6 +97,12 @@ def with_heads(options: Options, tokens: PromptTokens) -> list[Plan]:
         arms = (*THREE, CAREFUL) if style in BY_HAND else THREE
         plans.append((replace(made, keeps_prompts=True), arms))
     return plans
+
+
+def ablated(options: Options, style: str) -> list[RecordedRun]:
+    """The conversations on which techniques of shaping are told apart, with a style of head."""
+    runs = recorded(options)[: sizes(options).head_runs]
+    return [replace(first_calls(run, HEAD_CALLS), head=style) for run in runs]
 
 
 def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
