@@ -128,7 +128,9 @@ def test_closed_answers_repeat_more_the_higher_the_exponent() -> None:
 def test_shaping_changes_only_what_its_policy_says() -> None:
     body = chat_body(WITH_HEAD, 1, Writing.AS_RECORDED)
     assert shaped(body, Optimiser(NONE)) == body
-    moved = shaped(body, Optimiser(ALL))
+    optimiser = Optimiser(ALL)
+    shaped(chat_body(WITH_HEAD, 0, Writing.AS_RECORDED), optimiser)  # In another order.
+    moved = shaped(body, optimiser)
     assert [tool["function"]["name"] for tool in moved["tools"]] == list("abcdefgh")
     assert moved["messages"][0]["content"] == "Be brief.\nBe kind."
     assert prompt_faults(moved, body) == []

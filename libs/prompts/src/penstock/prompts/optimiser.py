@@ -1,7 +1,7 @@
 """Applies a policy to a conversation, block by block.
 
-Idempotent, and deterministic but for one thing: a rule that may move lines of instructions learns
-which lines change. Where a transform raises, the block keeps its original bytes.
+Idempotent, and deterministic but for what it learns: which lines of instructions change, and
+whether tools come in changing order. Where a transform raises, the block keeps its original bytes.
 
 What a turn becomes depends only on that turn and the turns before it, so the next call of the
 conversation has the same prefix. Never changed are: the text of users, assistants and the system
@@ -32,6 +32,7 @@ from penstock.prompts.prefix import with_stable_prefix
 from penstock.prompts.references import RESULT_REFERENCE, ReferenceIndex, ToolResult
 from penstock.prompts.selection import Similarity, rank_passages, select_passages, split_passages
 from penstock.prompts.templates import apply_template
+from penstock.prompts.tool_orders import ToolOrders
 
 Block = TypeVar("Block")
 LEFT_OUT = "[{} of {} passages left out]"
@@ -46,14 +47,16 @@ class Optimiser:
         count: the model's tokenizer; None: tokens are estimated.
         similarity: for lossy selection.
         owner: whose prompts they are; what is learnt of one owner's does not touch another's.
-        learned: which lines of instructions change, of all owners.
+        lines: which lines of instructions change, of all owners.
+        orders: whether tools come in changing order, of all owners.
     """
 
     policy: Policy
     count: TokenCounter | None = None
     similarity: Similarity | None = None
     owner: str = ""
-    learned: ChangingLines = field(default_factory=ChangingLines, compare=False, repr=False)
+    lines: ChangingLines = field(default_factory=ChangingLines, compare=False, repr=False)
+    orders: ToolOrders = field(default_factory=ToolOrders, compare=False, repr=False)
 
     def for_owner(self, owner: str) -> Optimiser:
         """The same for another owner's prompts; those of one owner are equal."""
@@ -77,7 +80,11 @@ class Optimiser:
 
     def changing(self, lines: Sequence[str]) -> frozenset[int]:
         """The places of lines of the owner's instructions that change from prompt to prompt."""
-        return self.learned.find(self.owner, lines)
+        return self.lines.find(self.owner, lines)
+
+    def tools_vary(self, in_order: tuple[ToolSpec, ...], sent: tuple[ToolSpec, ...]) -> bool:
+        """Whether the owner's tools, equal but for their order, came in another one before."""
+        return self.orders.vary(self.owner, in_order, sent)
 
 
 class _Shaping:
@@ -88,7 +95,7 @@ class _Shaping:
         self._policy = optimiser.policy
         self._count = optimiser.count or estimate_tokens
         self._similarity = optimiser.similarity
-        self._changing = optimiser.changing
+        self._known = optimiser
         self._references = ReferenceIndex(optimiser.policy)
         self._question = ""
 
@@ -132,15 +139,15 @@ class _Shaping:
             return original
 
     def _stabilised(self, conversation: Conversation) -> Conversation:
-        shaped, moved = with_stable_prefix(conversation, self._policy, self._changing)
+        shaped, moved = with_stable_prefix(conversation, self._policy, self._known)
         reordered = shaped.tools != conversation.tools
         if not moved and not reordered:
             return conversation
         sizes = (self.tokens(conversation), self.tokens(shaped))
         if reordered:
-            reason = "tools in order, their schemas without whitespace"
+            reason = "tools in one order, their schemas without whitespace"
             if self._policy.sort_schema_keys:
-                reason = "tools and schema keys in order"
+                reason = "tools and schema keys in one order"
             self.decisions.append(Decision("tools", "stable_order", True, reason, *sizes))
         if moved:
             reason = f"{moved} volatile lines moved"

@@ -35,7 +35,7 @@ class Arm:
 DIRECT = Arm("d0", "direct, pooled, the provider's prefix cache on", through=False)
 CAREFUL = Arm(
     "d1",
-    "direct, with a dictionary, sorted tools and the clock moved by hand",
+    "direct, with a dictionary, tools in one order and the clock moved by hand",
     through=False,
     writing=Writing.CAREFUL,
     dictionary=True,

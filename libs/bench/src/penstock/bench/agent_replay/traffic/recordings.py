@@ -113,7 +113,8 @@ def _message(turn: Json) -> Json:
 
 
 def _tools(conversations: Iterator[Sequence[Json]]) -> tuple[Json, ...]:
-    """The functions that the agent has, with the types of their arguments as they were given.
+    """The functions that the agent has, in the order in which they were first called, with the
+    types of their arguments as they were given.
 
     The data set lacks the schemas, so these are shorter than the agent's own.
     """
@@ -124,7 +125,7 @@ def _tools(conversations: Iterator[Sequence[Json]]) -> tuple[Json, ...]:
                 known = properties.setdefault(call["function"]["name"], {})
                 for name, value in json.loads(call["function"]["arguments"]).items():
                     known.setdefault(name, _json_type(value))
-    return tuple(_function(name, properties[name]) for name in sorted(properties))
+    return tuple(_function(name, properties[name]) for name in properties)
 
 
 def _function(name: str, properties: Mapping[str, str]) -> Json:

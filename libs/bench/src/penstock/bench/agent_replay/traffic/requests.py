@@ -18,7 +18,7 @@ class Writing(Enum):
     AS_RECORDED = "as recorded"
     """With the volatile head before the instructions, and tools in the order of a set."""
     CAREFUL = "careful"
-    """What changes stands at the end, and tools are sorted."""
+    """What changes stands at the end, and tools are in one order."""
 
 
 def chat_body(run: RecordedRun, call: int, writing: Writing) -> Json:
