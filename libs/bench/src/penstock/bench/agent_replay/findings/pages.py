@@ -28,6 +28,15 @@ from penstock.bench.harness.report import Number, Table
 
 Rows = tuple[tuple[str | Number, ...], ...]
 FAILURES_SHOWN = 20
+DATA_SETS = (
+    "tau-bench",
+    "banking77",
+    "clinc150",
+    "bfcl",
+    "xquad",
+    "azure-llm-2023",
+    "mooncake",
+)
 NOTES = (
     (
         "A turn is known to the provider by what no stage on the way may change (what users and "
@@ -62,7 +71,7 @@ def context(options: Options, plays: Plays) -> dict[str, object]:
     """The circumstances."""
     calls = {name: len(next(iter(arms.values())).answered) for name, arms in plays.items()}
     return {
-        "data": {name: options.source(name) for name in ("tau-bench", "bfcl", "xquad")},
+        "data": {name: options.source(name) for name in DATA_SETS},
         "calls": calls,
         "clusters": {name: _clusters(arms) for name, arms in plays.items()},
         "factor": FACTOR,

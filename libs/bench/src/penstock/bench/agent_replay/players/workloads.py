@@ -59,7 +59,7 @@ class Sizes:
     timed_runs: int
 
 
-FULL = Sizes(72, 30, 14, 3_600, 1_000, 800, 24)
+FULL = Sizes(64, 30, 14, 3_000, 800, 700, 20)
 QUICK = Sizes(8, 4, 4, 120, 60, 100, 2)
 ABLATED = {"w1": "", "w2": "block of XML"}
 """The style of head, by the part of the replay."""
