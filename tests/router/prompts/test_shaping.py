@@ -90,8 +90,8 @@ def test_a_tool_result_is_minified_value_by_value_and_all_else_stays() -> None:
     assert notes[0].startswith("prompt: ")
     assert after.generate.messages[:3] == before.generate.messages[:3]
     assert after.generate.temperature == before.generate.temperature
-    assert [tool.name for tool in after.generate.tools] == ["find", "zoom"]
-    assert after.generate.tools[1].read_only
+    assert [tool.name for tool in after.generate.tools] == ["zoom", "find"]
+    assert after.generate.tools[0].read_only
     again, _, _ = shaped(after)
     assert again == after
 
@@ -124,7 +124,7 @@ def test_what_a_provider_must_see_again_and_what_has_a_meaning_goes_round_untouc
     for sent, made in zip(before.generate.messages, after.generate.messages, strict=True):
         if sent.role != inference_pb2.ROLE_TOOL:
             assert made == sent
-    assert after.generate.tools[1].parameters_json == schema
+    assert after.generate.tools[0].parameters_json == schema
     by_rule, _, _ = shaped(before, ShapingRule(later_system_turn=True))
     assert list(by_rule.generate.messages[2:5]) == list(before.generate.messages[2:5])
 
@@ -427,5 +427,5 @@ def test_a_prompt_that_becomes_shorter_is_translated() -> None:
     sent.generate.wire_request.body = b"{}"
     task, notes, _ = shaped(sent, ShapingRule())
     assert not task.generate.HasField("wire_request")
-    assert [tool.name for tool in task.generate.tools] == ["find", "zoom"]
+    assert [tool.name for tool in task.generate.tools] == ["zoom", "find"]
     assert notes

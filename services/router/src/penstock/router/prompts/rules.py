@@ -30,7 +30,9 @@ class ShapingRule(Section):
     """The model that was chosen for a call, never `auto`."""
     stable_prefix: bool = True
     later_system_turn: bool = False
-    """The model takes a system turn behind others: lines with a clock or an id may move there."""
+    """The model takes a system turn behind others: lines with a clock or an id, and lines that were
+    seen to change from prompt to prompt, may move there.
+    """
     sort_schema_keys: bool = False
     """The model sees no meaning in the order of a schema's properties: keys may be sorted."""
     lossless: bool = True

@@ -66,7 +66,10 @@ class PromptShape:
         return put_in_force
 
     def _rule(self, organisation: str, model: str) -> tuple[ShapingRule, Optimiser] | None:
-        return next((item for item in self._rules if item[0].fits(organisation, model)), None)
+        fitting = (item for item in self._rules if item[0].fits(organisation, model))
+        return next(
+            ((rule, optimiser.for_owner(organisation)) for rule, optimiser in fitting), None
+        )
 
     async def shape(self, call: Call, request: ResolvedRequest, models: Sequence[str]) -> Shaped:
         """Shape a conversation for the first of the models; where no rule applies to it, it is sent
