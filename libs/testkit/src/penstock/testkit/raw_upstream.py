@@ -72,19 +72,21 @@ class RawUpstream:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._writers:
+        for writer in list(self._writers):
             writer.transport.abort()
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                request = await _read_request(reader)
-                self.requests.append(request)
-                await _send(writer, self.answer(request))
-        self._writers.discard(writer)
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    request = await _read_request(reader)
+                    self.requests.append(request)
+                    await _send(writer, self.answer(request))
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> RawRequest:

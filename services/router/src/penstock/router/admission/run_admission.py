@@ -83,8 +83,8 @@ class RunAdmission:
         ticket = self._ticket(call, request, admitted)
         try:
             is_started = await self._hold(ticket, ticket.amounts)
-        except BaseException:
-            self._limiter.later(perform(self._inner.settle(admitted, None, None)))
+        except BaseException as error:
+            self._release(ticket, error)
             raise
         if not is_started:
             return admitted
@@ -126,18 +126,16 @@ class RunAdmission:
             model=ticket.model,
         )
         ends_s = now_s + min(MAX_ADMIT_S, ADMIT_SHARE * left_s)
-        try:
-            answer: pb.HoldRunResponse = await self._limiter.ask(
-                "HoldRun", hold, ticket.call, ends_s
-            )
-        except Fault as fault:
-            if fault.run is None:  # whether it is held is not known
-                self._limiter.later(self._settle(ticket, []))
-            raise
-        except BaseException:
-            self._limiter.later(self._settle(ticket, []))
-            raise
+        answer: pb.HoldRunResponse = await self._limiter.ask("HoldRun", hold, ticket.call, ends_s)
         return answer.started
+
+    def _release(self, ticket: RunTicket, error: BaseException) -> None:
+        """Give back what a call that does not go on may hold: whether it does is not known where
+        the answer was lost. Only of a call that was never sent: it has no other settlement.
+        """
+        self._limiter.later(perform(self._inner.settle(ticket.inner, None, None)))
+        if not (isinstance(error, Fault) and error.run is not None):
+            self._limiter.later(self._settle(ticket, []))
 
     async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
         """Let one more send of the same answer go. Raises Fault."""
