@@ -55,7 +55,7 @@ def request_of(size: int) -> inference_pb2.ComputeRequest:
 def dialled(address: str, kind: str, caller: str) -> Peer:
     metadata = (("authorization", caller),)
     if kind == "stream":
-        return connect(address, INFERENCE, metadata=metadata)
+        return connect(address, INFERENCE, metadata=metadata, divides=True)
     is_service = caller == "edge"
     return UnaryPeer(open_channel(address), INFERENCE, metadata=metadata, divides=is_service)
 

@@ -76,6 +76,7 @@ def dialling(name: str, settings: ServiceSettings, clock: Clock, telemetry: Tele
                 tracer=telemetry,
                 tls=tls,
                 expected_name=expected,
+                divides=True,
             )
         channel = open_channel(address, tls, expected)
         return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry, divides=True)
