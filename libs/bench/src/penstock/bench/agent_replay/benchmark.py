@@ -54,7 +54,7 @@ def run(options: Options) -> Result:
         measured = runner.run(measure(options))
     plays, embedded = measured.plays, measured.embedded
     mixed, plots = mix.mixed(plays, embedded)
-    figures, intervals = split(all_figures(plays, embedded) | mixed)
+    figures, intervals = split({**all_figures(plays, embedded), **mixed})
     bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
     tables = pages.tables(plays, measured.ablations)
     return Result(

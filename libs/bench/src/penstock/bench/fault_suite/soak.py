@@ -5,8 +5,8 @@ The growth is the median of the last tenth less the median of the tenth in the m
 processes of the stack hold together; warming up (caches, learned values) is over by the middle. The
 stores are processes of the stack, so their memory is part of the sum, and stands apart as well.
 
-Telemetry keeps traces up to a bound of bytes. It is set so low that it is reached in the first
-half: what is looked for is growth without a bound.
+Telemetry keeps traces and series of metrics up to bounds of bytes. They are set so low that they
+are reached in the first half: what is looked for is growth without a bound.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +30,13 @@ from penstock.bench.faults.whole_stack import KEY, whole_stack
 from penstock.client import Penstock
 
 MINUTES = 30.0
-CLIENTS, APART_S = 4, 0.4
+CLIENTS, APART_S = 4, 0.2
 SAMPLES = 200
 STORES = ("valkey-server", "redis-server")
-WINDOW = {"PENSTOCK_TELEMETRY_WINDOW_BYTES": str(4 << 20)}
+BOUNDS = {
+    "PENSTOCK_TELEMETRY_WINDOW_BYTES": str(2 << 20),
+    "PENSTOCK_TELEMETRY_SERIES_BYTES": str(8 << 20),
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ async def _call(made: SoakCalls, number: int, stop: asyncio.Event, calls: Calls)
 
 def _sample(pids: Sequence[int]) -> Sample:
     """What these processes and those that they have started hold now."""
-    memory_mb, descriptors, threads = Counter[str](), 0, 0
+    memory_mb: dict[str, float] = defaultdict(float)
+    descriptors, threads = 0, 0
     for process in _with_children(pids):
         try:
             with process.oneshot():
@@ -157,7 +161,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--log", type=Path, default=SOAK)
     given = parser.parse_args()
-    os.environ |= WINDOW
+    os.environ |= BOUNDS
     with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder:
         measured = asyncio.run(measure(Path(folder) / "stack", given.minutes))
     append(given.log, asdict(measured))
