@@ -10,7 +10,7 @@ from penstock.batcher.instance import CONTEXT_BYTES, INFERENCE, PeerInstance
 from penstock.batcher.queue.requests import NORMAL, PendingRequest, WorkItem
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import MAX_REQUEST_BYTES
+from penstock.rpc.dispatch import ONE_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
 from penstock.testkit.instance import EmptyInstance
@@ -61,8 +61,8 @@ async def run_batch(sizes: list[int]) -> tuple[dict[int, str], list[int]]:
 
 
 async def test_a_batch_larger_than_a_message_goes_in_parts_and_keeps_its_positions() -> None:
-    third = MAX_REQUEST_BYTES // 3 - CONTEXT_BYTES - 100
-    alone = MAX_REQUEST_BYTES - 100
+    third = ONE_MESSAGE_BYTES // 3 - CONTEXT_BYTES - 100
+    alone = ONE_MESSAGE_BYTES - 100
     sizes = [third, third + 1, third + 2, 7, alone, 5, 6]
     answers, message_sizes = await run_batch(sizes)
     assert answers == {index: str(size) for index, size in enumerate(sizes)}

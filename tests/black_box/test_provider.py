@@ -144,7 +144,7 @@ async def test_the_provider_embeds_in_the_order_of_the_texts(caller: Caller) -> 
     second = await caller.embed("second text", model="vectors", cache=BYPASS)
     assert len(both.embeddings) == 2
     assert both.embeddings[1] == second.embeddings[0]
-    assert both.receipt.usage.input_tokens == 5
+    assert both.receipt.usage.input_tokens == 4
     assert both.receipt.cost.estimated
 
 

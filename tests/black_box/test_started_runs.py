@@ -23,6 +23,8 @@ from .instance import Asked, Serve, echo, said
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="session")]
 BYPASS = {"bypass": True}
 COST = 13
+LOOK_UP = 2
+"""Micro-dollars of asking the cache for likeness, where it may be asked."""
 ROOM = 200
 """Micro-dollars that more than cover what one call is held for."""
 Pieces = AsyncIterator[inference_pb2.GenerateChunk | inference_pb2.TaskResult]
@@ -105,6 +107,43 @@ async def test_a_run_at_its_limit_is_paused_and_goes_on_when_it_is_raised(
         await caller.generate(too_much, **options)
         await settled(caller, run_id, 2 * COST)
         assert len(instance.asked) == 2
+
+
+async def test_what_a_run_has_cost_is_shown_by_subagent_step_and_purpose(
+    caller: Caller, model: str, serve: Serve
+) -> None:
+    async with serve(echo, model):
+        root = await start(caller)
+        child = await start(caller, parent=root)
+        task = small()
+        for step in ("plan", "plan", "answer"):
+            await caller.generate(task, model=model, cache=BYPASS, run_id=root, step=step)
+        await caller.generate(task, model=model, run_id=child, step="search")
+        await settled(caller, root, 4 * COST + LOOK_UP)
+
+        async def reused() -> bool:
+            again = await caller.generate(task, model=model, run_id=child, step="search")
+            return again.receipt.cost.paid_microusd == 0
+
+        await eventually(reused)
+        await settled(caller, root, 4 * COST + LOOK_UP)
+        request = runs_pb2.GetRunCostRequest(run_id=root)
+        cost = await caller.api.router.GetRunCost(request, metadata=caller.metadata)
+    assert [run.id for run in cost.runs] == [root, child]
+    paid = {
+        (row.run_id, row.step, row.kind): row.amount.microusd
+        for row in cost.costs
+        if row.amount.microusd
+    }
+    answer, look_up = run_pb2.RUN_COST_KIND_ANSWER, run_pb2.RUN_COST_KIND_LOOK_UP
+    assert paid == {
+        (root, "plan", answer): 2 * COST,
+        (root, "answer", answer): COST,
+        (child, "search", answer): COST,
+        (child, "search", look_up): LOOK_UP,
+    }
+    assert run_pb2.RUN_COST_KIND_REUSED in {row.kind for row in cost.costs}
+    assert (cost.total.microusd, cost.estimated_microusd) == (4 * COST + LOOK_UP, 0)
 
 
 async def test_a_reserve_is_left_for_the_final_answer(
@@ -200,7 +239,12 @@ async def test_a_run_is_there_for_the_key_that_started_it_only(
 ) -> None:
     ours, theirs = api.caller(), api.caller()
     run_id = await start(ours, ROOM)
-    for call in (shown(theirs, run_id), start(theirs, 1, parent=run_id)):
+    cost = runs_pb2.GetRunCostRequest(run_id=run_id)
+    for call in (
+        shown(theirs, run_id),
+        start(theirs, 1, parent=run_id),
+        theirs.api.router.GetRunCost(cost, metadata=theirs.metadata),
+    ):
         assert (await refused(call)).code == "NOT_FOUND"
     cancel = router_pb2.CancelRunRequest(run_id=run_id)
     told = await refused(theirs.api.router.CancelRun(cancel, metadata=theirs.metadata))
@@ -216,6 +260,7 @@ async def test_a_run_is_there_for_the_key_that_started_it_only(
         (runs_pb2.StartRunRequest(name="x" * 129), "name"),
         (runs_pb2.StartRunRequest(idempotency_token="x" * 129), "idempotency_token"),
         (runs_pb2.GetRunRequest(), "run_id"),
+        (runs_pb2.GetRunCostRequest(), "run_id"),
         (runs_pb2.RaiseRunRequest(), "run_id"),
         (runs_pb2.PauseRunRequest(), "run_id"),
         (runs_pb2.EndRunRequest(), "run_id"),

@@ -6,10 +6,12 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.cache.build import Cache
 from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
 from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
@@ -70,3 +72,18 @@ async def test_a_refresh_without_an_answer_does_not_end_another_callers_look_up(
     await store_nothing(cache, refresh)
     await rig.store(cache, leader, chat_result("new"))
     assert (await follower).result.generate.message.content == "new"
+
+
+async def test_nobody_waits_for_a_look_up_whose_caller_left_before_it_missed(rig: Any) -> None:
+    """The word of a caller that leaves can overtake its look-up, which goes on for a moment."""
+    cache = await rig.make()
+    token = b"of the caller"
+    with pytest.raises(Fault, match="unknown"):
+        await cache.servicer.Store(pb.StoreRequest(token=token), ANN)
+    abandoned = await rig.look_up(cache, chat("same"), token=token)
+    assert abandoned.receipt.outcome == MISS
+    next_one = await asyncio.wait_for(rig.look_up(cache, chat("same")), 5)
+    assert next_one.receipt.outcome == MISS
+    (follower,) = await followers_of(rig, cache, 1)
+    await rig.store(cache, next_one, chat_result("yes"))
+    assert (await follower).receipt.rule == "coalesced"

@@ -117,7 +117,9 @@ async def test_no_router_is_said_with_its_address() -> None:
         (["usage", "--team", "x"], "need --organisation"),
         (["models", "add", "/nowhere"], "does not exist"),
         (["models", "remove", "nothing"], "was not added here"),
-        (["explain"], "Missing argument"),
+        (["explain"], "give a REQUEST"),
+        (["explain", "--run", "r"], "--run needs --prefix"),
+        (["explain", "r", "--prefix", "--run", "r"], "give a REQUEST, or"),
         (["completion", "tcsh"], "tcsh"),
     ],
 )

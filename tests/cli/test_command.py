@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.cli.timeline import run_summary, run_timeline
 from penstock.cli.top import sparkline
 from penstock.cli.waterfall import waterfall
 from penstock.hosting.life import serving
@@ -102,3 +103,42 @@ def test_a_waterfall_shows_where_each_span_lies_and_its_share_of_the_critical_pa
     assert root_line.split() == ["router", "Embed", "←", "████████", "8.00", "25%"]
     assert child_line.split() == ["batcher", "Compute", "◆", "INTERNAL", "██████", "6.00", "75%"]
     assert child_line.index("█") - root_line.index("█") == 2
+
+
+def test_a_runs_timeline_fits_80_columns_and_shows_what_it_waited_for() -> None:
+    run_id = "run-" + "a" * 26
+    ms = 1_000_000
+    timeline = pb.GetRunTimelineResponse(duration_ns=100 * ms, agent_ns=20 * ms, paid_microusd=300)
+    timeline.calls.add(
+        run_id=run_id,
+        step="a step with a very long name",
+        name="RouterService/GenerateStream",
+        duration_ns=50 * ms,
+        critical_ns=50 * ms,
+        cache="semantic_hit",
+        paid_microusd=300,
+    )
+    timeline.calls.add(
+        run_id=f"{run_id}.bbbbbbbbbb",
+        step="search",
+        name="RouterService/Embed",
+        offset_ns=70 * ms,
+        gap_ns=20 * ms,
+        duration_ns=30 * ms,
+        critical_ns=30 * ms,
+        error="UNAVAILABLE",
+    )
+    timeline.calls.add(run_id=run_id, name="RouterService/Embed", offset_ns=75 * ms, duration_ns=ms)
+    buffer = io.StringIO()
+    Console(file=buffer, width=80).print(run_timeline(timeline))
+    head, plan, gap, search, aside = buffer.getvalue().splitlines()
+    assert head.split() == ["step", "call", "time", "ms", "path", "cache", "cost"]
+    assert max(map(len, buffer.getvalue().splitlines())) <= 80
+    assert plan.split()[-5:] == ["█████████", "50.0", "50%", "semantic", "$0.000300"]
+    assert gap.split() == ["(agent)", "░░░▋", "20.0"]
+    assert search.startswith("bbbb:search")
+    assert search.split()[-3:] == ["30.0", "30%", "$0.000000"]
+    assert aside.split()[-3:] == ["1.0", "·", "$0.000000"]
+    assert run_summary(timeline) == (
+        "3 calls in 0.10 s, 20% of it the agent's own · $0.000300 paid, $0.000000 saved"
+    )

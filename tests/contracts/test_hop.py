@@ -15,7 +15,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.dispatch import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
+from penstock.rpc.dispatch import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, ONE_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, exhausted, invalid
 from penstock.rpc.item_session import ITEM_WINDOW
@@ -462,17 +462,45 @@ async def test_many_large_items_at_once_are_more_than_one_message(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_request_too_large_for_a_message_fails_alone_and_says_so(
+async def test_a_request_larger_than_a_message_comes_whole(
+    transport: Transport, servicer: Scripted
+) -> None:
+    sizes = [ONE_MESSAGE_BYTES, ONE_MESSAGE_BYTES + 1, 3 * MAX_MESSAGE_BYTES, 33 << 20]
+    async with peer_over(transport, door(servicer)) as peer:
+        asked = [large(size) for size in sizes]
+        calls = [peer.call("Compute", each, Call()) for each in (*asked, ask("small"))]
+        answers = await asyncio.gather(*calls)
+        assert [len(each.result.revision) for each in answers] == [*sizes, len("small")]
+        streamed = inference_pb2.ComputeStreamRequest(model="m", task=asked[2].task)
+        parts = [part async for part in peer.stream("ComputeStream", streamed, Call())]
+        assert len(parts) == 5
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_large_request_that_is_given_up_leaves_nothing_behind(
+    transport: Transport, servicer: Scripted
+) -> None:
+    async with peer_over(transport, door(servicer)) as peer:
+        for _ in range(20):
+            leaving = asyncio.create_task(peer.call("Compute", large(20 << 20), Call()))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        answers = [await peer.call("Compute", large(5 << 20), Call()) for _ in range(3)]
+    assert [len(each.result.revision) for each in answers] == [5 << 20] * 3
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_request_that_is_too_large_fails_alone_and_says_so(
     transport: Transport, servicer: Scripted
 ) -> None:
     async with peer_over(transport, door(servicer)) as peer:
         beside = asyncio.create_task(peer.call("Compute", ask("held"), Call()))
         await servicer.started.wait()
         with pytest.raises(Fault) as caught:
-            await peer.call("Compute", large(MAX_MESSAGE_BYTES), Call())
+            await peer.call("Compute", large(MAX_REQUEST_BYTES), Call())
         servicer.release.set()
         assert (await beside).result.revision == "held"
-        assert (await peer.call("Compute", large(MAX_REQUEST_BYTES - 100), Call())).result
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert f"at most {MAX_REQUEST_BYTES} fit" in caught.value.message
 

@@ -28,7 +28,7 @@ class EchoingRouter(ScriptedRouter):
         response = pb.GenerateResponse()
         response.result.message.content = _said(request.task)
         response.result.finish_reason = inference_pb2.FINISH_REASON_STOP
-        response.receipt.usage.CopyFrom(USAGE)
+        response.receipt.CopyFrom(self._receipt())
         return response
 
     async def GenerateStream(
@@ -42,7 +42,10 @@ class EchoingRouter(ScriptedRouter):
                 raise self.faults.pop(0)
             yield pb.GenerateStreamResponse(chunk=inference_pb2.GenerateChunk(delta=letter))
         last = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
-        yield pb.GenerateStreamResponse(chunk=last, receipt=common_pb2.Receipt(usage=USAGE))
+        yield pb.GenerateStreamResponse(chunk=last, receipt=self._receipt())
+
+    def _receipt(self) -> common_pb2.Receipt:
+        return common_pb2.Receipt(request_id=f"call-{len(self.calls)}-{id(self)}", usage=USAGE)
 
 
 def _said(task: inference_pb2.GenerateTask) -> str:

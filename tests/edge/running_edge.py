@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import orjson
@@ -25,6 +26,14 @@ from penstock.testkit.upstream import ScriptedUpstream
 
 KEY, OTHER_KEY = "psk-edge", "psk-other"
 MODEL = "chat"
+EDGE_SETTINGS: Mapping[str, Any] = {
+    "first_piece_s": 0.2,
+    "keep_alive_s": 0.2,
+    "body_timeout_s": 0.5,
+    "send_timeout_s": 0.5,
+    "max_calls_per_key": 4,
+    "grace_s": 0.5,
+}
 TOKEN = "the-internal-token-of-a-test"
 
 
@@ -97,8 +106,16 @@ def with_key(**more: str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[Edge]:
-    """The whole way, serving; `provider_url`: a provider in place of the scripted one."""
+async def serving_edge(
+    tmp_path: Path, provider_url: str = "", *, apart: bool = False, **settings: Any
+) -> AsyncIterator[Edge]:
+    """The whole way, serving.
+
+    Args:
+        provider_url: of a provider in place of the scripted one.
+        apart: whether the services call each other over the wire.
+        settings: further ones of the edge.
+    """
     async with ScriptedUpstream() as provider:
         addresses = ports.free()
         config = tmp_path / "penstock.yaml"
@@ -114,20 +131,11 @@ async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[
         content = {"keys": {"api": keys}, "upstreams": {"servers": [server]}}
         config.write_text(yaml.safe_dump(content))
         common = {"config_file": config, "internal_token": TOKEN, "home": tmp_path, "drain_s": 0}
+        edge = {**EDGE_SETTINGS, **common, **settings}
         members = [
             Member(
                 EDGE,
-                EDGE.settings(
-                    listen=addresses["edge"],
-                    router_address=addresses["router"],
-                    first_piece_s=0.2,
-                    keep_alive_s=0.2,
-                    body_timeout_s=0.5,
-                    send_timeout_s=0.5,
-                    max_calls_per_key=4,
-                    grace_s=0.5,
-                    **common,
-                ),
+                EDGE.settings(listen=addresses["edge"], router_address=addresses["router"], **edge),
             ),
             Member(
                 ROUTER,
@@ -146,7 +154,10 @@ async def serving_edge(tmp_path: Path, provider_url: str = "") -> AsyncIterator[
                 ),
             ),
         ]
-        async with serving_together(members):
+        groups = [[member] for member in reversed(members)] if apart else [members]
+        async with contextlib.AsyncExitStack() as serving:
+            for group in groups:
+                await serving.enter_async_context(serving_together(group))
             served = Edge(addresses["edge"], provider)
 
             async def is_served() -> None:

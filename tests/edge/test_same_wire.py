@@ -82,11 +82,45 @@ async def test_a_refusal_keeps_the_providers_words(tmp_path: Path) -> None:
             assert (answer.status, answer.body) == (400, REFUSAL)
 
 
+LENGTH, OPTIONS = b'"max_tokens"', b'"stream_options":{"include_usage":true},'
+
+
+def plainly(*, stream: bool, **fields: Any) -> bytes:
+    """A body as most clients send it: an old name of the length, no word of usage."""
+    turns = [{"role": "user", "content": "grüße"}]
+    body = {"messages": turns, "model": MODEL, "max_tokens": 7, "stream": stream, **fields}
+    return b"\n" + json.dumps(body, ensure_ascii=False, indent=1).encode()
+
+
+async def test_the_old_length_and_a_stream_without_usage_pass_as_bytes(tmp_path: Path) -> None:
+    shown = [b'data: {"id":"c", "choices":[{"index":0,"delta":{"content":"yes"}}],"usage":null}']
+    shown += [b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null}']
+    usage = [b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}']
+    done = [b"data: [DONE]", b""]
+    async with answered_by(tmp_path) as (edge, provider, answers):
+        answer = await edge.send("POST", "/v1/chat/completions", plainly(stream=False))
+        assert answer.body == WHOLE
+        renamed = plainly(stream=False).replace(LENGTH, b'"max_completion_tokens"')
+        assert provider.requests[-1].raw == renamed
+        for size in (1, 9, 1_000):
+            came = b"\n\n".join([*shown, *usage, *done])
+            answers.append(RawAnswer(in_pieces(came, size)))
+            body = plainly(stream=True, user=str(size))
+            answer = await edge.send("POST", "/v1/chat/completions", body)
+            events, note, _ = answer.body.partition(NOTE)
+            assert events.replace(COMMENT, b"") == b"\n\n".join([*shown, *done])
+            assert note
+            renamed = body.replace(LENGTH, b'"max_completion_tokens"')
+            assert provider.requests[-1].raw == renamed.replace(b"{", b"{" + OPTIONS, 1)
+            receipt = answer.body.partition(NOTE)[2].partition(b";")[0].removeprefix(b"id=")
+            kept = await edge.send("GET", f"/v1/receipts/{receipt.decode()}")
+            assert kept.json["usage"] == {"input_tokens": "3", "output_tokens": "1"}
+
+
 async def test_what_the_bytes_do_not_say_is_translated(tmp_path: Path) -> None:
     async with answered_by(tmp_path) as (edge, provider, _):
-        answer = await edge.send(
-            "POST", "/v1/chat/completions", asked(2, stream=False, max_tokens=5)
-        )
+        body = asked(2, stream=False, max_tokens=5, max_completion_tokens=None)
+        answer = await edge.send("POST", "/v1/chat/completions", body)
     assert provider.requests[-1].body["max_completion_tokens"] == 5
     assert answer.json["id"] != "chatcmpl-9"
     assert answer.json["choices"][0]["message"]["content"] == "yes"

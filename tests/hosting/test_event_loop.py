@@ -47,13 +47,13 @@ class LateClock:
 
 
 async def reports(delays_s: Iterable[float]) -> tuple[list[bool], LoopDelays]:
-    """What is reported while the loop is late like this."""
+    """What is reported while a loop that works is late like this."""
     clock, delays, told = LateClock(delays_s), LoopDelays(), []
 
     async def report(is_stalling: bool) -> None:
         told.append(is_stalling)
 
-    watching = asyncio.create_task(watch(clock, delays, report))
+    watching = asyncio.create_task(watch(clock, delays, report, cpu_s=clock.monotonic))
     await clock.has_ended.wait()
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -35,3 +37,15 @@ async def test_cells_share_an_address() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"http://{second.address}/")).status_code == 200
     await second.stop()
+
+
+async def test_each_response_says_when_it_was_sent() -> None:
+    port = HttpPort("127.0.0.1:0", app)
+    await port.start()
+    before = datetime.now(UTC).replace(microsecond=0)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        responses = [await client.get(f"http://{port.address}/") for _ in range(2)]
+    await port.stop()
+    for response in responses:
+        sent = parsedate_to_datetime(response.headers["date"])
+        assert before <= sent <= before + timedelta(seconds=60)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from penstock.limiter.run_costs import CostLabel, CostPart, spent_of
 from penstock.limiter.run_trees import (
     NO_LIMITS,
     RunBudget,
@@ -38,6 +39,11 @@ def cost(microusd: int) -> Amounts:
     return (1, 10, microusd)
 
 
+def answer(amounts: Amounts) -> list[CostPart]:
+    """One answer that has cost so much."""
+    return [CostPart(CostLabel(1, "m", ""), amounts)] if any(amounts) else []
+
+
 class Tree:
     """A started run `r` on the model of the store, asked in few words."""
 
@@ -52,7 +58,7 @@ class Tree:
         return self.runs.hold(run_id, RunHold(hold_id, cost(microusd), TTL_MS, final)).verdict
 
     def settle(self, run_id: str, hold_id: str, microusd: int) -> RunVerdict:
-        return self.runs.settle(run_id, hold_id, cost(microusd)).verdict
+        return self.runs.settle(run_id, hold_id, answer(cost(microusd))).verdict
 
     def change(self, run_id: str, action: str, microusd: int = -1) -> RunVerdict:
         change = RunChange(action, "ann", "to look", (-1, -1, microusd))
@@ -146,7 +152,7 @@ def test_a_hold_that_nobody_settles_counts_in_full_until_somebody_does() -> None
 
 def test_a_release_that_overtakes_its_hold_leaves_nothing_held() -> None:
     tree = Tree(money(100))
-    tree.runs.settle("r", "a", NOTHING)
+    tree.runs.settle("r", "a", [])
     assert tree.hold("r", "a", 70) is RunVerdict.SETTLED
     assert tree.node("r").used == NOTHING
 
@@ -259,7 +265,8 @@ async def test_the_real_store_says_the_same_to_many_at_once(limiters: Limiters) 
     )
     assert sum(reply.verdict is RunVerdict.OK for reply in verdicts) == 10
     for number in range(30):
-        await stores[number % 3].settle(key, f"h{number}", (1, 1, 3 if number % 2 else 0))
+        spent = answer((1, 1, 3 if number % 2 else 0))
+        await stores[number % 3].settle(key, f"h{number}", spent)
     reply = await stores[1].read(key)
     spent = [node.spent for _, node in reply.runs]
     assert tuple(map(sum, zip(*spent, strict=True))) == (30, 30, 45)
@@ -330,7 +337,7 @@ class Comparison:
                 run_id = held.run_id if held is not None else run_id
                 booked = NOTHING if held is None else held.amounts if held.is_open else held.spent
                 spent = self._within(booked, taken.amounts)
-                same = self.runs.settle(run_id, hold_id, spent).verdict
+                same = self.runs.settle(run_id, hold_id, answer(spent)).verdict
                 assert same is self.reference.settle(run_id, hold_id, spent)
             case "raise":
                 limits = (taken.amounts[0] * 5, taken.amounts[1] * 3, taken.amounts[2] * 3)
@@ -349,11 +356,15 @@ class Comparison:
     def compare(self) -> None:
         self.runs.read("r")
         self.reference.settle("r", "none", NOTHING)  # lets what is due expire
-        for run_id, node in self.runs.read("r").runs:
+        shown, costs = self.runs.cost("r"), {}
+        for row in shown.costs:
+            costs.setdefault(row.run_id, []).append(row.part)
+        for run_id, node in shown.runs:
             like = self.reference.nodes[run_id]
             assert node.state == like.state
             assert list(node.limits) == like.limits
             assert node.used == tuple(self.reference.used(run_id, part) for part in range(3))
+            assert node.spent == spent_of(costs.get(run_id, []))
             for used, limit in zip(node.used, node.limits, strict=True):
                 assert limit < 0 or used <= limit
 

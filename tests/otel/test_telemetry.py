@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
-from penstock.otel.counts import Accounts, bucket_bounds_s, bucket_index
+from penstock.otel.counts import Accounts, DurationHistograms, bucket_bounds_s, bucket_index
+from penstock.otel.export import IDLE_METRICS_S, MetricsExported
 from penstock.otel.spans import format_traceparent, is_valid
 from penstock.otel.telemetry import NO_TELEMETRY, RateLimitingSampler, Telemetry
 from penstock.rpc.call import Call, Principal
@@ -217,3 +218,18 @@ def test_no_telemetry_has_no_effect() -> None:
         span.set("a", 1)
     NO_TELEMETRY.counter("c", "1", "d").add(1)
     NO_TELEMETRY.histogram("h", "s", "d").record(1.0)
+
+
+def test_metrics_are_due_while_requests_come_and_seldom_while_none_do() -> None:
+    exported = MetricsExported(requests=3, at_s=100.0)
+    assert exported.is_due(4, 100.1)
+    assert not exported.is_due(3, 100.0 + IDLE_METRICS_S - 0.1)
+    assert exported.is_due(3, 100.0 + IDLE_METRICS_S)
+    assert MetricsExported().is_due(0, 0.0), "a service that begins says so"
+
+
+def test_background_work_is_no_request() -> None:
+    counted = DurationHistograms()
+    counted.add("penstock.api.router.v1.RegistryService/Heartbeat", "server", "", 1_000)
+    counted.add("penstock.api.router.v1.RouterService/Embed", "server", "", 1_000)
+    assert counted.requests() == 1

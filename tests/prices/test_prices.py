@@ -70,6 +70,23 @@ def test_what_is_paid_never_exceeds_the_bound(
     assert paid <= bound
 
 
+@pytest.mark.parametrize(
+    ("model", "tokens", "written", "microusd"),
+    [
+        ("model", 1_000, 0, 3_000 - 300),
+        ("model", 1_000, 4_000, 3_750 - 300),
+        ("model", 1_000, 400, 400 * 3.75 + 600 * 3 - 300),
+        ("free", 1_000, 0, 0),
+        ("unpriced", 1_000, 0, 0),
+        ("model", 0, 500, 0),
+    ],
+)
+def test_a_lost_prefix_costs_what_was_paid_for_it_less_what_reading_it_would_have(
+    model: str, tokens: int, written: int, microusd: int
+) -> None:
+    assert PRICES.lost_prefix_microusd(model, tokens, written) == microusd
+
+
 def test_two_prices_of_one_model_are_refused() -> None:
     with pytest.raises(ValidationError, match="duplicate model name: a"):
         PricesSection(models=(ModelPrice(name="a"), ModelPrice(name="a")))

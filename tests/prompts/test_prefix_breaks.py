@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from penstock.prompts.conversation import Conversation, ToolSpec, Turn
 from penstock.prompts.prefix_breaks import BreakKind, find_break
-from penstock.prompts.prefix_history import PrefixHistory
 from penstock.prompts.prompt_digests import digests_of
 
 HEAD = """You help with flights.  Be brief.
@@ -205,27 +204,11 @@ def test_what_is_known_of_the_previous_prompt_is_taken_from_it() -> None:
     assert again.turns[0].lines is before.turns[0].lines
 
 
-def clock(second: int) -> Conversation:
-    return in_head("10:00:00", f"10:00:{second:02}")
-
-
-def test_a_break_that_comes_again_is_counted_and_its_repair_named() -> None:
-    history = PrefixHistory()
-    history.record("key", BEFORE)
-    reasons = [history.record("key", clock(n)).decision(10).reason for n in range(1, 4)]
-    why = "it broke at turns[0] (system), line 2: a time in it changed"
-    assert reasons[0].endswith(f"{why} (later_system_turn of a rule of prompts may mend it)")
-    assert reasons[2].endswith(
-        f"{why}, as in the 2 prompts before it (later_system_turn of a rule of prompts may mend it)"
-    )
-    assert history.record("key", clock(3)).broken is None
-
-
-def test_another_model_shares_nothing() -> None:
-    history = PrefixHistory()
-    history.record("key", BEFORE, MODEL)
-    shared = history.record("key", BEFORE, {**MODEL, "model": "small"})
-    assert shared.share == 0.0
+def test_a_break_says_where_it_is_in_words_and_what_may_mend_it() -> None:
+    later = in_head("10:00:00", "10:00:07")
+    broken = find_break(digests_of(BEFORE, MODEL), digests_of(later, MODEL))
+    assert str(broken) == "turns[0] (system), line 2: a time in it changed"
+    assert broken is not None and broken.repair == "later_system_turn"
 
 
 @pytest.mark.parametrize("text", ["", "\n" * 1_000, "\ud800", "1:" * 5_000, "a" * 100_000])

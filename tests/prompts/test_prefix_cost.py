@@ -32,7 +32,8 @@ def prompt(
         (prompt(0, tokens=1_023), prompt(0), CLOCK, PrefixOutcome.TOO_SHORT, 0),
         (FIRST, prompt(1_920), None, PrefixOutcome.READ, 0),
         (FIRST, prompt(1_920), CLOCK, PrefixOutcome.READ, 0),
-        (FIRST, prompt(1_793), None, PrefixOutcome.READ, 127),
+        (FIRST, prompt(1_792), None, PrefixOutcome.READ, 128),
+        (FIRST, prompt(1_791), None, PrefixOutcome.EVICTED, 129),
         (FIRST, prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
         (FIRST, prompt(1_024), CLOCK, PrefixOutcome.BROKEN, 896),
         (FIRST, prompt(0, at_s=401.0), CLOCK, PrefixOutcome.BROKEN, 1_920),
@@ -40,6 +41,13 @@ def prompt(
         (FIRST, prompt(0, at_s=399.0), None, PrefixOutcome.EVICTED, 1_920),
         (prompt(900, written=600), prompt(0), None, PrefixOutcome.EVICTED, 1_500),
         (prompt(0, tokens=800, written=800), prompt(800), None, PrefixOutcome.READ, 0),
+        (FIRST, prompt(0, tokens=1_024), None, PrefixOutcome.TOO_SHORT, 0),
+        (FIRST, prompt(0, tokens=1_025), None, PrefixOutcome.EVICTED, 1_024),
+        (prompt(0, tokens=2_048), prompt(1_920, tokens=2_048), None, PrefixOutcome.READ, 0),
+        (FIRST._replace(server="b"), prompt(0), None, PrefixOutcome.MOVED, 1_920),
+        (FIRST._replace(server="b"), prompt(1_920), None, PrefixOutcome.READ, 0),
+        (FIRST._replace(server="b"), prompt(0), CLOCK, PrefixOutcome.BROKEN, 1_920),
+        (FIRST._replace(estimated=True), prompt(0), CLOCK, PrefixOutcome.UNKNOWN, 0),
     ],
 )
 def test_the_outcome(

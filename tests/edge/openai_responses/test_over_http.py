@@ -94,3 +94,37 @@ async def test_a_response_that_is_not_there_has_a_code_of_its_own(edge: EchoingE
         with pytest.raises(openai.NotFoundError) as caught:
             await api.responses.retrieve("resp_9")
     assert caught.value.code == "not_found"
+
+
+async def test_input_tokens_are_counted_with_what_goes_before(edge: EchoingEdge) -> None:
+    long = "many words of a long conversation " * 20
+    async with client(edge) as api:
+        made = await api.responses.create(model="m", input=long)
+        nothing = await api.responses.input_tokens.count(model="m")
+        own = await api.responses.input_tokens.count(model="m", input="two")
+        after = await api.responses.input_tokens.count(
+            model="m", input="two", previous_response_id=made.id
+        )
+        with pytest.raises(openai.BadRequestError) as unknown:
+            await api.responses.input_tokens.count(input="x", previous_response_id="resp_9")
+        with pytest.raises(openai.BadRequestError) as wrong:
+            await api.responses.input_tokens.count(input=5)  # type: ignore[arg-type]
+    assert own.object == "response.input_tokens"
+    assert nothing.input_tokens < own.input_tokens < 20 < after.input_tokens
+    assert unknown.value.param == "previous_response_id"
+    assert wrong.value.param == "input"
+
+
+async def test_input_tokens_are_counted_for_a_key_in_force_only(edge: EchoingEdge) -> None:
+    async with client(edge, "psk-other") as api:
+        with pytest.raises(openai.AuthenticationError):
+            await api.responses.input_tokens.count(model="m", input="two")
+
+
+async def test_a_response_that_was_waited_for_is_not_cancelled(edge: EchoingEdge) -> None:
+    async with client(edge) as api:
+        made = await api.responses.create(model="m", input="one")
+        with pytest.raises(openai.BadRequestError):
+            await api.responses.cancel(made.id)
+        with pytest.raises(openai.NotFoundError):
+            await api.responses.cancel("resp_9")

@@ -250,7 +250,7 @@ def test_what_is_wrong_or_cannot_be_honoured_is_refused_by_its_name(
 
 
 WRONG_HEADS = [
-    ({"metadata": {"k": 1}}, "metadata"),
+    ({"metadata": {"k": 1}}, "metadata.k"),
     ({"store": "yes"}, "store"),
     ({"include": ["message.output_text.logprobs"]}, "include"),
 ]

@@ -38,7 +38,7 @@ def test_a_body_becomes_what_was_asked() -> None:
 
 
 def test_a_body_says_what_it_needs_of_the_store() -> None:
-    assert WIRE.needs(orjson.dumps({**BODY, "previous_response_id": "r"})) == References("r")
+    assert WIRE.needs({**BODY, "previous_response_id": "r"}) == References("r")
 
 
 @pytest.mark.parametrize("fields", [{"model": 3}, {"stream": "yes"}, {"metadata": 3}])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.inference_upstream.protocols.openai_chat.hidden_usage import HiddenUsage
 from penstock.inference_upstream.protocols.passing_on import AsSent, Translated, passed_on
 from penstock.inference_upstream.protocols.wire import Target
 from penstock.inference_upstream.providers import PROVIDERS
@@ -128,7 +129,10 @@ def test_a_length_that_a_limit_has_set_stands_first() -> None:
         (body_of(n=2), {}, "several answers"),
         (body_of(best_of=2), {}, "several answers"),
         (body_of(max_completion_tokens=5), {}, "another length"),
-        (body_of(max_tokens=5), {}, "the server has no max_tokens"),
+        (body_of(max_tokens=5), {}, "another length"),
+        (body_of(max_tokens=5, max_completion_tokens=None), {}, "two lengths"),
+        (body_of(stream_options="all"), {}, "stream_options is no object"),
+        (body_of(stream_options={}), {"stream_usage": False}, "the server has no stream_options"),
         (body_of(user="u"), {"omit": ("user",)}, "the operator leaves out user"),
         (body_of(), {"same_wire": False}, "the operator has not switched it on"),
         (body_of(), {"body": {"x": 1}}, "the operator adds fields"),
@@ -143,11 +147,112 @@ def test_what_the_bytes_do_not_say_is_translated(
     assert way(body, **switches) == Translated(why)
 
 
-def test_a_stream_that_would_not_say_its_usage_is_translated() -> None:
-    assert way(body_of(stream=True), stream=True) == Translated(
-        "the stream would not say its usage"
-    )
-    assert isinstance(way(body_of(stream=True), stream=True, wire=MESSAGES), AsSent)
+@pytest.mark.parametrize(
+    ("given", "sent_as"),
+    [
+        ({"max_tokens": 5}, ("max_completion_tokens", "max_tokens")),
+        ({"max_completion_tokens": 5}, ("max_completion_tokens", "max_tokens")),
+    ],
+)
+def test_a_length_has_the_name_that_the_server_knows(
+    given: dict[str, int], sent_as: tuple[str, str]
+) -> None:
+    body, ((name, _),) = body_of(**given, max_tokensy=1), given.items()
+    for parameter in sent_as:
+        went = sent(body, max_tokens=5, length_parameter=parameter)
+        expected = body.replace(f'"{name}"', f'"{parameter}"').replace("alias", "model-x")
+        assert went == expected.encode()
+    nulled = sent(body_of(max_tokens=None), max_tokens=7)
+    assert json.loads(nulled) == json.loads(body_of(model="model-x", max_completion_tokens=7))
+
+
+def test_the_length_of_messages_is_not_renamed() -> None:
+    body = body_of(max_tokens=5, max_completion_tokens=9)
+    assert sent(body, max_tokens=5, wire=MESSAGES) == body.replace("alias", "model-x").encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", '"stream_options":{"include_usage":true},'),
+        ("null", '{"include_usage":true}'),
+        ("{ }", '{"include_usage":true}'),
+        ('{"include_usage" : false}', '{"include_usage" : true}'),
+        ('{"include_usage":null, "x":[1.0]}', '{"include_usage":true, "x":[1.0]}'),
+        ('{ "x":{"include_usage":true} }', '{"include_usage":true, "x":{"include_usage":true} }'),
+    ],
+)
+def test_a_stream_is_made_to_tell_its_usage(options: str, told: str) -> None:
+    body = body_of(model="model-x", stream=True)
+    if options:
+        text = body[:-1] + f', "stream_options" : {options} ' + "}"
+        expected = text.replace(options, told)
+    else:
+        text, expected = body, "{" + told + body[1:]
+    went = way(text, stream=True)
+    assert isinstance(went, AsSent)
+    assert (went.body.decode(), went.hides_usage) == (expected, True)
+
+
+def test_a_stream_that_tells_its_usage_is_not_touched() -> None:
+    asking = body_of(model="model-x", stream=True, stream_options={"include_usage": True})
+    anthropic = body_of(model="model-x", stream=True)
+    for body, wire in ((asking, CHAT), (anthropic, MESSAGES)):
+        went = way(body, stream=True, wire=wire)
+        assert isinstance(went, AsSent)
+        assert (went.body, went.hides_usage) == (body.encode(), False)
+
+
+def without_usage(body: bytes) -> bytes:
+    """A stream without its events of no choices that tell the usage, found line by line."""
+    kept, event = [], b""
+    for line in body.splitlines(keepends=True):
+        event += line
+        if line.strip(b"\r\n") and not event.startswith(b"{"):
+            continue
+        data = event.strip(b"\r\n\xef\xbb\xbf").removeprefix(b"data:").strip()
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            chunk = {}
+        if not (chunk.get("choices") == [] and chunk.get("usage")):
+            kept.append(event)
+        event = b""
+    return b"".join(kept) + event
+
+
+def test_the_event_of_the_usage_stays_here_and_no_other_byte_differs() -> None:
+    hidden = 0
+    chats = [made for made in recordings() if made.wire == "openai-chat" and made.is_stream]
+    for made in chats:
+        expected = without_usage(made.body)
+        hidden += expected != made.body
+        for size in (1, 7, 100, 65_536):
+            passing = HiddenUsage()
+            came = [passing.feed(piece) for piece in in_pieces(made.body, size)]
+            assert b"".join([*came, passing.end()]) == expected, (made, size)
+    assert hidden >= 3
+
+
+async def test_a_stream_without_usage_is_metered_and_its_bytes_pass() -> None:
+    streams = [
+        made
+        for made in recordings()
+        if made.wire == "openai-chat" and made.is_stream and "reason" not in made.expect
+    ]
+    for made, size in ((made, size) for made in streams for size in (1, 4_096)):
+        answer = RawAnswer(in_pieces(made.body, size))
+        async with serving(answer, wire=made.wire, switches=ON) as rig:
+            task = task_of(body_of(stream=True))
+            request = pb.ComputeStreamRequest(model="m", task=pb.Task(generate=task))
+            parts = [part async for part in rig.service.ComputeStream(request, CALL)]
+        chunks = [part.chunk for part in parts if part.HasField("chunk")]
+        assert chunks[0].wire_piece
+        assert b"".join(chunk.wire_piece for chunk in chunks) == without_usage(made.body)
+        usage = parts[-1].result.usage
+        told = made.expect.get("usage", [])
+        if isinstance(told, list):
+            assert [usage.input_tokens, usage.output_tokens][: len(told)] == told[:2], made
 
 
 def test_another_wire_is_translated() -> None:

@@ -8,7 +8,7 @@ import pytest
 from penstock.router.caching import known_misses as module
 from penstock.router.caching.known_misses import GATHER_S
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import MAX_REQUEST_BYTES
+from penstock.rpc.dispatch import ONE_MESSAGE_BYTES
 from penstock.tasks.kind import TaskResult
 
 from .conftest import ACME, BOLT, Rig, answer, embed, receipt
@@ -64,7 +64,7 @@ async def test_callers_terms_travel_with_their_answer(rig: Rig) -> None:
 
 async def test_answers_that_are_more_than_one_message_are_brought_in_parts(rig: Rig) -> None:
     await rig.follow()
-    large = TaskResult(revision="x" * (MAX_REQUEST_BYTES // 3))
+    large = TaskResult(revision="x" * (ONE_MESSAGE_BYTES // 3))
     for text in "abcde":
         await answered(rig, text, large)
     await rig.settle(2 * GATHER_S)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.api.common.v1 import common_pb2
+from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import ModelPrice, Prices
 from penstock.router.calls.state import ReceiptBuilder, Route
@@ -53,14 +55,36 @@ def saving(microusd: int, technique: str = "prompt_optimiser") -> common_pb2.Sav
     return common_pb2.Saving(technique=technique, microusd=microusd)
 
 
-def shaped(*, prefix_note: str = "prefix: half is known", **more: object) -> Shaped:
+LOSS = prefix_pb2.PrefixLoss(outcome=prefix_pb2.PREFIX_OUTCOME_EVICTED, lost_tokens=7)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that always loses the same, and says of which request, instance and model."""
+
+    asked: list[tuple[str, str, str]]
+    model: str = "big"
+    loses: bool = True
+    share: float = 0.5
+
+    def at_model(self, model: str) -> Prompt:
+        return replace(self, model=model)
+
+    def answered(
+        self, request_id: str, instance_id: str, usage: common_pb2.Usage
+    ) -> prefix_pb2.PrefixLoss | None:
+        self.asked.append((request_id, instance_id, self.model))
+        return LOSS if self.loses else None
+
+
+def shaped(**more: object) -> Shaped:
     """A prompt from which 4 micro-dollars were saved."""
     given_: dict[str, object] = {
         "savings": (saving(4),),
         "notes": ("prompt: json; 20 to 10 tokens",),
         **more,
     }
-    return Shaped(TASK, prefix_note=prefix_note, **given_)  # type: ignore[arg-type]
+    return Shaped(TASK, **given_)  # type: ignore[arg-type]
 
 
 def computed(
@@ -115,14 +139,31 @@ def test_notes_stand_in_the_order_of_the_path_and_the_prompts_last() -> None:
         "cache unavailable",
         "fallback from big to small",
         "prompt: json; 20 to 10 tokens",
-        "prefix: half is known",
     ]
 
 
-def test_a_prompt_without_a_prefix_note_has_none() -> None:
+def test_what_a_prompt_lost_of_its_prefix_stands_in_the_receipt() -> None:
+    asked: list[tuple[str, str, str]] = []
     receipt = builder()
-    receipt.shaped(shaped(prefix_note=""))
-    assert list(computed(receipt).notes) == ["prompt: json; 20 to 10 tokens"]
+    receipt.shaped(shaped(prompt=Prompt(asked)))
+    assert computed(receipt).prefix_loss == LOSS
+    assert asked == [("r1", "a-1", "big")]
+
+
+def test_a_prompt_that_lost_nothing_has_no_line() -> None:
+    receipt = builder()
+    receipt.shaped(shaped(prompt=Prompt([], loses=False)))
+    assert not computed(receipt).HasField("prefix_loss")
+
+
+@pytest.mark.parametrize("is_shaped", [True, False])
+def test_a_spare_models_prefix_is_its_own_where_it_gets_the_same_prompt(is_shaped: bool) -> None:
+    asked: list[tuple[str, str, str]] = []
+    receipt = builder()
+    receipt.shaped(shaped(prompt=Prompt(asked)))
+    receipt.go_on_with("small", shaped=is_shaped)
+    assert computed(receipt).HasField("prefix_loss") is is_shaped
+    assert asked == ([("r1", "a-1", "small")] if is_shaped else [])
 
 
 def test_an_answer_costs_its_tokens_and_nothing_was_saved() -> None:
@@ -209,15 +250,12 @@ def test_a_shaped_prompt_saves_what_it_spared() -> None:
     assert money(made) == (40, 4, 44)
 
 
-def test_a_spare_model_with_the_shaped_prompt_keeps_what_it_saved_and_knows_no_prefix() -> None:
+def test_a_spare_model_with_the_shaped_prompt_keeps_what_it_saved() -> None:
     receipt = builder()
     receipt.shaped(shaped())
     receipt.go_on_with("small", shaped=True)
     made = computed(receipt)
-    assert list(made.notes) == [
-        "prompt: json; 20 to 10 tokens",
-        "prefix: nothing is known of what small was sent before",
-    ]
+    assert list(made.notes) == ["prompt: json; 20 to 10 tokens"]
     assert (made.model, money(made)) == ("small", (10, 4, 14))
 
 
@@ -226,10 +264,7 @@ def test_a_spare_model_with_the_prompt_as_it_came_has_saved_nothing() -> None:
     receipt.shaped(shaped())
     receipt.go_on_with("small", shaped=False)
     made = computed(receipt)
-    assert list(made.notes) == [
-        "prompt: as it was sent, small has another rule",
-        "prefix: nothing is known of what small was sent before",
-    ]
+    assert list(made.notes) == ["prompt: as it was sent, small has another rule"]
     assert (list(made.savings), money(made)) == ([], (10, 0, 10))
 
 

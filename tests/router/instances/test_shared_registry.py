@@ -188,3 +188,23 @@ async def test_without_the_store_memory_goes_on_and_says_so_once(
     assert sorted(registry.members) == ["a"]
     assert registry.notes() == ("registry not shared: the store is unavailable",)
     assert caplog.text.count("the store is unavailable") == 1
+
+
+async def test_heartbeats_keep_a_registration_and_bring_back_what_the_store_has_lost(
+    make_registry: MakeRegistry, store: redis.asyncio.Redis
+) -> None:
+    registry = make_registry()
+    await registry.register(instance("a"))
+    await store.pexpire("penstock:{router}:instance:a", 1_000)
+    await registry.heartbeat("a", LOAD)
+    await registry.read_shared()
+    assert await store.pttl("penstock:{router}:instance:a") > 1_000
+    await store.flushall()
+    await registry.heartbeat("a", LOAD)
+    await registry.read_shared()
+    assert await store.get("penstock:{router}:instance:a") is None, "it may have deregistered"
+    await registry.heartbeat("a", LOAD)
+    await registry.read_shared()
+    other = make_registry()
+    await other.read_shared()
+    assert sorted(other.registered) == ["a"]

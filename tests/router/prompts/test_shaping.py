@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
 from penstock.prompts.selection import Embedder
 from penstock.router.prompts.passages import LocalEmbedder, load_model
+from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.prompts.shaping import PromptShape
 from penstock.router.requests.resolved import ResolvedRequest
@@ -30,7 +31,6 @@ from tokenizers.pre_tokenizers import Whitespace
 
 PRICES = Prices({"chat": ModelPrice(name="chat", input_microusd_per_mtok=3_000_000)})
 ANN = Call(Principal("acme"))
-PREFIX = "prefix: no earlier prompt of this conversation is known (0%), estimated"
 
 
 def chat(system: str = "You help. ") -> inference_pb2.Task:
@@ -58,25 +58,24 @@ def request(task: inference_pb2.Task) -> ResolvedRequest:
     return ResolvedRequest(options, kind, task, "chat", kind.estimate(task))
 
 
-async def shape_or_none(
-    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
-) -> Shaped | None:
-    return await stage.shape(call, request(task), models or ("chat",))
+def stage_of(
+    section: PromptsSection,
+    prices: Prices = PRICES,
+    embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
+) -> PromptShape:
+    current = Current(prices)
+    return PromptShape(section, current, Prefixes(current, FakeClock()), embedder)
 
 
-async def shape(
-    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
-) -> Shaped:
-    shaped = await shape_or_none(stage, task, *models, call=call)
-    assert shaped is not None
-    return shaped
+async def shape(stage: PromptShape, task: inference_pb2.Task, *models: str) -> Shaped:
+    return await stage.shape(ANN, request(task), models or ("chat",))
 
 
 def shaped(
     task: inference_pb2.Task, *rules: ShapingRule
 ) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
     section = PromptsSection(rules=rules) if rules else PromptsSection()
-    done = asyncio.run(shape(PromptShape(section, Current(PRICES)), task))
+    done = asyncio.run(shape(stage_of(section), task))
     return done.task, done.notes, sum(saving.microusd for saving in done.savings)
 
 
@@ -91,8 +90,8 @@ def test_a_tool_result_is_minified_value_by_value_and_all_else_stays() -> None:
     assert notes[0].startswith("prompt: ")
     assert after.generate.messages[:3] == before.generate.messages[:3]
     assert after.generate.temperature == before.generate.temperature
-    assert [tool.name for tool in after.generate.tools] == ["find", "zoom"]
-    assert after.generate.tools[1].read_only
+    assert [tool.name for tool in after.generate.tools] == ["zoom", "find"]
+    assert after.generate.tools[0].read_only
     again, _, _ = shaped(after)
     assert again == after
 
@@ -125,75 +124,25 @@ def test_what_a_provider_must_see_again_and_what_has_a_meaning_goes_round_untouc
     for sent, made in zip(before.generate.messages, after.generate.messages, strict=True):
         if sent.role != inference_pb2.ROLE_TOOL:
             assert made == sent
-    assert after.generate.tools[1].parameters_json == schema
+    assert after.generate.tools[0].parameters_json == schema
     by_rule, _, _ = shaped(before, ShapingRule(later_system_turn=True))
     assert list(by_rule.generate.messages[2:5]) == list(before.generate.messages[2:5])
-
-
-def test_the_receipt_says_what_broke_a_conversations_prefix() -> None:
-    stage = PromptShape(PromptsSection(), Current(PRICES))
-
-    async def notes() -> list[str]:
-        said = []
-        for second in range(3):
-            clock = f"You help.\nCurrent time: 2026-11-24T10:00:0{second}Z"
-            said.append((await shape(stage, chat(clock))).prefix_note)
-        return said
-
-    first, *later = asyncio.run(notes())
-    assert first == PREFIX
-    for note in later:
-        assert note.startswith("prefix: 0 of ")
-        assert "it broke at turns[0] (system), line 2: a time in it changed" in note
-        assert "2026" not in note
-
-
-def with_image(data: bytes, *said: str) -> inference_pb2.Task:
-    task = chat()
-    parts = task.generate.messages.add(role=inference_pb2.ROLE_USER).parts
-    parts.add(text="what is this")
-    parts.add(image=inference_pb2.Image(data=data, media_type="image/png"))
-    for text in said:
-        task.generate.messages.add(role=inference_pb2.ROLE_USER, content=text)
-    return task
-
-
-def reasoning_more(task: inference_pb2.Task) -> inference_pb2.Task:
-    task.generate.reasoning.effort = "high"
-    return task
-
-
-@pytest.mark.parametrize(
-    ("second", "broken"),
-    [
-        (with_image(b"other", "and"), "turns[4] (user): an image in it was encoded anew"),
-        (reasoning_more(with_image(b"png", "and")), "reasoning: a parameter changed"),
-        (with_image(b"png", "and"), ""),
-    ],
-)
-def test_what_is_no_text_breaks_a_prefix_too(second: inference_pb2.Task, broken: str) -> None:
-    stage = PromptShape(PromptsSection(), Current(PRICES))
-
-    async def note() -> str:
-        await shape(stage, with_image(b"png"))
-        return (await shape(stage, second)).prefix_note
-
-    said = asyncio.run(note())
-    assert broken in said
-    assert bool(broken) == ("it broke" in said)
 
 
 def test_other_tenants_are_left_alone() -> None:
     task = chat()
     section = PromptsSection(rules=(ShapingRule(organisation="other"),))
-    assert asyncio.run(shape_or_none(PromptShape(section, Current(PRICES)), task)) is None
+    left = asyncio.run(shape(stage_of(section), task))
+    assert (left.task, left.notes, left.savings) == (task, (), ())
+    assert left.task is task
 
 
-def test_a_rule_that_changes_nothing_says_how_much_of_the_prompt_is_known() -> None:
+def test_a_rule_that_changes_nothing_leaves_the_task_as_it_is() -> None:
     task = chat()
     off = PromptsSection(rules=(ShapingRule(stable_prefix=False, lossless=False),))
-    done = asyncio.run(shape(PromptShape(off, Current(PRICES)), task))
-    assert (done.task, done.notes, done.prefix_note) == (task, (), PREFIX)
+    done = asyncio.run(shape(stage_of(off), task))
+    assert done.task is task
+    assert done.notes == ()
 
 
 def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(
@@ -254,7 +203,7 @@ async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
             raise RuntimeError("no prices")
 
     task = chat()
-    done = await shape(PromptShape(PromptsSection(), Current(BrokenPrices({}))), task)
+    done = await shape(stage_of(PromptsSection(), BrokenPrices({})), task)
     assert done.task is task
     assert (done.notes, done.savings) == (
         ("prompt optimiser failed; the prompt is as it was sent",),
@@ -268,31 +217,13 @@ async def test_a_fallback_with_another_rule_gets_the_prompt_as_it_came() -> None
         ShapingRule(model="big", lossless=False, stable_prefix=False),
         ShapingRule(model="small"),
     )
-    stage = PromptShape(PromptsSection(rules=(careful, eager)), Current(PRICES))
+    stage = stage_of(PromptsSection(rules=(careful, eager)))
     task = chat()
     assert (await shape(stage, task, "big", "small")).task is task
     done = await shape(stage, task, "small", "big", "other")
     assert done.task != task
     assert done.not_for == ("big", "other")
-    assert await shape_or_none(stage, task, "auto") is None
-
-
-async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_already() -> None:
-    stage = PromptShape(PromptsSection(), Current(PRICES))
-    run = Call(Principal("acme"), run_id="r1")
-    task = chat("You help. " * 400)
-    first = await shape(stage, task, call=run)
-    assert (first.prefix_share, first.prefix_note) == (0.0, PREFIX)
-    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="and what else, " * 80)
-    second = await shape(stage, task, call=run)
-    size = len(first.task.generate.SerializeToString()) / len(
-        second.task.generate.SerializeToString()
-    )
-    assert second.prefix_share == pytest.approx(size, abs=0.1)
-    assert f"({second.prefix_share:.0%})" in second.prefix_note
-    assert second.decisions[-1].startswith("prompt prefix_share: ")
-    for other in (Call(Principal("acme"), run_id="r2"), Call(Principal("other"), run_id="r1")):
-        assert (await shape(stage, task, call=other)).prefix_share == 0.0
+    assert (await shape(stage, task, "auto")).task is task
 
 
 PASSAGES = "\n\n".join(
@@ -324,7 +255,7 @@ def selecting(folder: Path, load: Embedder | Exception) -> tuple[PromptShape, li
         return made[-1]
 
     section = PromptsSection(rules=(ShapingRule(keep_share=0.5),), embedder=folder)
-    return PromptShape(section, Current(PRICES), embedder), made
+    return stage_of(section, embedder=embedder), made
 
 
 def metals(texts: Sequence[str]) -> list[list[float]]:
@@ -336,7 +267,7 @@ async def test_the_local_embedder_selects_what_words_alone_would_not(tmp_path: P
     stage, _ = selecting(tmp_path, metals)
     kept = (await shape(stage, asking("which metal"))).task.generate.messages[2].content
     assert "zinc" in kept and "tea" not in kept
-    by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), Current(PRICES))
+    by_words = stage_of(PromptsSection(rules=(ShapingRule(keep_share=0.5),)))
     assert "tea" in (await shape(by_words, asking("which metal"))).task.generate.messages[2].content
 
 
@@ -382,7 +313,7 @@ def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
             "rules": [{"templates": ["terms"]}],
         }
     )
-    stage = PromptShape(section, Current(PRICES))
+    stage = stage_of(section)
     done = asyncio.run(shape(stage, task))
     assert done.task.generate.messages[0].content == TERMS
     assert done.task.generate.messages[2].content == "Found one.\n(The usual terms.)\nThat is all."
@@ -391,12 +322,7 @@ def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
     assert done.decisions[0].startswith("tools[0] template terms: ")
     assert asyncio.run(shape(stage, done.task)).task is done.task
     unasked = section.model_copy(update={"rules": (ShapingRule(),)})
-    assert (
-        TERMS
-        in asyncio.run(shape(PromptShape(unasked, Current(PRICES)), task))
-        .task.generate.messages[2]
-        .content
-    )
+    assert TERMS in asyncio.run(shape(stage_of(unasked), task)).task.generate.messages[2].content
 
 
 @pytest.mark.parametrize(
@@ -433,76 +359,15 @@ def test_templates_that_cannot_be_are_refused_by_name(
 async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(
     tmp_path: Path,
 ) -> None:
-    stage = PromptShape(PromptsSection(rules=()), Current(PRICES))
+    stage = stage_of(PromptsSection(rules=()))
     task = chat()
-    assert await shape_or_none(stage, task) is None
+    assert (await shape(stage, task)).task is task
     stage.prepare(PromptsSection())()
     assert (await shape(stage, task)).task is not task
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(BadConfig):
         stage.prepare(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
     assert (await shape(stage, task)).task is not task
-
-
-def usage(tokens: int, cached: int = 0) -> common_pb2.Usage:
-    return common_pb2.Usage(input_tokens=tokens, output_tokens=5, cached_input_tokens=cached)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "read", "said"),
-    [
-        ("A", "A", usage(2_100, 1_920), ""),
-        ("A", "B", usage(2_100), "which cost 5184 microusd: the prompt broke it"),
-        ("A", "A", usage(2_100), ""),
-        ("A", "B", common_pb2.Usage(input_tokens=2_100, estimated=True), ""),
-    ],
-)
-def test_what_a_lost_prefix_cost_is_said_from_what_the_provider_reports(
-    first: str, second: str, read: common_pb2.Usage, said: str
-) -> None:
-    """Without a sign that the provider caches at all, it is blamed for nothing."""
-    prices = Prices(
-        {
-            "chat": ModelPrice(
-                name="chat",
-                input_microusd_per_mtok=3_000_000,
-                cached_input_microusd_per_mtok=300_000,
-            )
-        }
-    )
-    stage = PromptShape(PromptsSection(), Current(prices))
-
-    async def explained() -> str:
-        before = await shape(stage, chat(f"You help {first}."))
-        assert before.explain_read is not None and before.explain_read(usage(2_000)) == ""
-        after = await shape(stage, chat(f"You help {second}."))
-        assert after.explain_read is not None
-        return after.explain_read(read)
-
-    assert asyncio.run(explained()).endswith(said)
-
-
-def test_a_provider_that_caches_and_did_not_keep_a_prefix_is_named() -> None:
-    price = ModelPrice(
-        name="chat", input_microusd_per_mtok=3_000_000, cached_input_microusd_per_mtok=300_000
-    )
-    clock = FakeClock()
-    stage = PromptShape(PromptsSection(), Current(Prices({"chat": price})), clock=clock)
-
-    async def ask(read: common_pb2.Usage) -> str:
-        shaped = await shape(stage, chat())
-        assert shaped.explain_read is not None
-        return shaped.explain_read(read)
-
-    async def explained() -> list[str]:
-        said = [await ask(usage(2_000)), await ask(usage(2_000, 1_920)), await ask(usage(2_000))]
-        await clock.advance(301.0)
-        return [*said, await ask(usage(2_000))]
-
-    first, read, evicted, expired = asyncio.run(explained())
-    assert (first, read) == ("", "")
-    assert evicted.endswith("the provider did not keep it")
-    assert expired.endswith("it was kept no longer")
 
 
 def test_an_order_of_tools_alone_is_left_to_a_body_that_passes_as_it_came() -> None:
@@ -514,10 +379,53 @@ def test_an_order_of_tools_alone_is_left_to_a_body_that_passes_as_it_came() -> N
     assert (notes, saved) == ((), 0)
 
 
+async def test_a_clock_that_is_moved_breaks_no_prefix() -> None:
+    current = Current(PRICES)
+    prefixes = Prefixes(current, FakeClock())
+    section = PromptsSection(rules=(ShapingRule(later_system_turn=True),))
+    stage = PromptShape(section, current, prefixes)
+    for second in range(3):
+        task = chat(f"You help.\nCurrent time: 2026-11-24T10:00:0{second}Z\nBe brief.")
+        for number in range(second):
+            task.generate.messages.add(role=inference_pb2.ROLE_USER, content=f"and {number}")
+        done = await shape(stage, task)
+        assert f"10:00:0{second}" in done.task.generate.messages[-1].content
+        assert done.prompt is not None
+        done.prompt.answered(f"r{second}", "a", common_pb2.Usage(input_tokens=2_000))
+        account = prefixes.of_request("acme", f"r{second}")
+        assert account is not None and account.broken is None
+        assert "later_system_turn" in account.repairs.applied
+
+
+async def test_tools_in_another_order_than_before_are_put_in_order_from_then_on() -> None:
+    """As the tools' order breaks the prefix anyway, the body is translated; when it comes as it did
+    the first time, it stays as it came.
+    """
+    stage = stage_of(PromptsSection(rules=(ShapingRule(lossless=False),)))
+
+    async def sent(*names: str) -> tuple[list[str], bool]:
+        task = asking("what now")
+        for name in names:
+            task.generate.tools.add(name=name, parameters_json='{"b": 1, "a": 2}')
+        task.generate.wire_request.body = b"{}"
+        done = await shape(stage, task)
+        assert done.prompt is not None
+        done.prompt.answered("r", "a", common_pb2.Usage(input_tokens=2_000))
+        order = [tool.name for tool in done.task.generate.tools]
+        return order, done.task.generate.HasField("wire_request")
+
+    assert await sent("zoom", "find") == (["zoom", "find"], True)
+    assert await sent("zoom", "find") == (["zoom", "find"], True)
+    for names in (("view", "find", "zoom"), ("zoom", "view", "find")):
+        await sent(*names)
+    for names in (("zoom", "find", "view"), ("view", "zoom", "find")):
+        assert await sent(*names) == (["find", "view", "zoom"], False)
+
+
 def test_a_prompt_that_becomes_shorter_is_translated() -> None:
     sent = chat()
     sent.generate.wire_request.body = b"{}"
     task, notes, _ = shaped(sent, ShapingRule())
     assert not task.generate.HasField("wire_request")
-    assert [tool.name for tool in task.generate.tools] == ["find", "zoom"]
+    assert [tool.name for tool in task.generate.tools] == ["zoom", "find"]
     assert notes

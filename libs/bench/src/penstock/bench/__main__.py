@@ -11,17 +11,22 @@ import importlib
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from penstock.bench.harness import public_data, report
+from penstock.bench.harness import json_lines, public_data, report
+from penstock.bench.harness.circumstances import circumstances
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.registry import BENCHMARKS
 from penstock.service.default_models import missing_model
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+LOG = "measurements.jsonl"
+"""Beside the pages: every run that wrote to one, a line each."""
 
 
 def _load(name: str) -> ModuleType:
@@ -68,9 +73,9 @@ def _default_data() -> Path | None:
 
 def _show(name: str, result: report.Result, console: Console) -> None:
     table = Table("figure", "asked", "got", "", title=name)
-    for key, value in result.figures.items():
-        bound = result.bounds.get(key)
-        table.add_row(key, str(bound or ""), f"{value:.5g}", _verdict(bound, value))
+    for key in result.figures:
+        asked = str(result.bounds.get(key, ""))
+        table.add_row(key, asked, escape(result.got(key)), _coloured(result.judgement(key)))
     console.print(table)
     for extra in result.tables:
         shown = Table(*extra.columns, title=extra.title)
@@ -81,31 +86,43 @@ def _show(name: str, result: report.Result, console: Console) -> None:
         console.print(f"- {note}")
 
 
-def _verdict(bound: report.Bound | None, value: report.Number) -> str:
-    if bound is None:
+def _coloured(judgement: report.Judgement | None) -> str:
+    if judgement is None:
         return ""
-    return "[green]met[/]" if bound.holds(value) else "[red]short[/]"
+    colour = {report.Judgement.MET: "green", report.Judgement.SHORT: "red"}.get(judgement, "yellow")
+    return f"[{colour}]{judgement.value.strip('*')}[/]"
 
 
 def _run_one(name: str, options: Options, folder: Path | None) -> None:
     module = _load(name)
+    made_of = circumstances(name, options)
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
     if folder is not None and (why := options.proves_nothing()):
         print(f"the page is not written: {why}", file=sys.stderr)
-    elif folder is not None and options.part:
-        page = folder / f"{name}.md"
-        how = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
-        page.write_text(
-            report.with_remeasured(page.read_text(), result.figures, result.bounds, how)
-        )
     elif folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        plots = report.draw(name, result, folder)
-        page_text = report.markdown(name, module.__doc__ or "", result, plots)
-        (folder / f"{name}.md").write_text(page_text)
-    print(report.last_line(name, result), flush=True)
+        _write(module, name, result, made_of, folder)
+        json_lines.append(folder / LOG, report.summary(name, result, made_of))
+    print(report.last_line(name, result, made_of), flush=True)
+
+
+def _write(
+    module: ModuleType,
+    name: str,
+    result: report.Result,
+    made_of: Mapping[str, object],
+    folder: Path,
+) -> None:
+    """Write a benchmark's page and plots; only its figures where it ran in part."""
+    page = folder / f"{name}.md"
+    if "--part" in str(made_of["command"]):
+        how = f"{made_of['date']} at {made_of['commit']}, by `{made_of['command']}`"
+        page.write_text(report.with_remeasured(page.read_text(), result, how))
+        return
+    plots = report.draw(name, result, folder)
+    page.write_text(report.markdown(name, module.__doc__ or "", result, plots, made_of))
 
 
 def _show_data_sets(data: Path | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.api.common.v1 import common_pb2
 from penstock.cli.output import dollars
+from penstock.cli.prefixes import loss_line
 from rich.text import Text
 
 CACHE_OUTCOMES = {
@@ -30,6 +31,8 @@ def receipt_line(receipt: common_pb2.Receipt, *, with_notes: bool = True) -> Tex
         f"request {receipt.request_id}" if receipt.request_id else "",
     ]
     line = Text(" · ".join(part for part in parts if part), style="dim")
+    if receipt.HasField("prefix_loss"):
+        line.append(f"\n{loss_line(receipt.prefix_loss)}", style="yellow")
     for note in receipt.notes if with_notes else ():
         line.append(f"\nnote: {note}", style="yellow")
     return line

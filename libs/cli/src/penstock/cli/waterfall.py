@@ -80,10 +80,10 @@ def _row(span: telemetry_pb2.Span, scale: _Scale) -> list[Text | str]:
     share = span.critical_ns / scale.critical_path_ns
     is_critical = share >= MIN_CRITICAL_SHARE
     offset = (span.start_unix_ns - scale.start_ns) / scale.length_ns
-    bar = _bar(offset, span.duration_ns / scale.length_ns, scale.width)
+    drawn = bar(offset, span.duration_ns / scale.length_ns, scale.width)
     return [
         _name(span, scale),
-        Text(bar, style=_bar_style(span, scale.colours[span.service], is_critical)),
+        Text(drawn, style=_bar_style(span, scale.colours[span.service], is_critical)),
         f"{span.duration_ns / 1e6:.2f}",
         f"{share:.0%}" if is_critical else "·",
     ]
@@ -120,11 +120,11 @@ def _name(span: telemetry_pb2.Span, scale: _Scale) -> Text:
     return text
 
 
-def _bar(offset: float, share: float, width: int) -> str:
+def bar(offset: float, share: float, width: int) -> str:
     """A bar that begins at `offset` and is `share` long, both as shares of the line; never shorter
     than an eighth of a character.
     """
     begin = min(int(offset * width), width - 1)
     full, rest = divmod(max(1, round(share * width * 8)), 8)
-    bar = "█" * full + EIGHTHS[rest].strip()
-    return " " * begin + bar[: width - begin]
+    drawn = "█" * full + EIGHTHS[rest].strip()
+    return " " * begin + drawn[: width - begin]

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from penstock.hosting.pace import CpuSeconds, Pace
 from penstock.hosting.service import ReportsStalls, Service
 from penstock.otel.telemetry import Telemetry
 from penstock.service.background import Background
 from penstock.service.clock import Clock
 
 EVERY_S = 0.1
-"""Seconds between two looks."""
+"""Seconds between two looks while the loop works."""
+IDLE_EVERY_S = 1.0
+"""The same while it is idle: a first stall after a rest may be measured by so much too short."""
 STALL_S = 0.25
 """A delay from which on it is a stall: callers take a peer for hung that is silent for so long."""
 WINDOW_S = 10.0
@@ -62,15 +66,20 @@ class LoopDelays:
 
 
 async def watch(
-    clock: Clock, delays: LoopDelays, report: Callable[[bool], Awaitable[None]]
+    clock: Clock,
+    delays: LoopDelays,
+    report: Callable[[bool], Awaitable[None]],
+    cpu_s: CpuSeconds = time.thread_time,
 ) -> None:
     """Look at the loop until cancelled; `report` is told whether it is stalling, at each change."""
     was_stalling = False
+    pace = Pace(EVERY_S, IDLE_EVERY_S, cpu_s)
     while True:
         before = clock.monotonic()
-        await clock.sleep(EVERY_S)
+        await clock.sleep(pace.pause_s)
         now = clock.monotonic()
-        delay_s = max(0.0, now - before - EVERY_S)
+        delay_s = max(0.0, now - before - pace.pause_s)
+        pace.looked(now - before)
         delays.add(now, delay_s)
         if delay_s >= LOGGED_S:
             log.warning("the event loop did not run for %.1f s; callers took it for hung", delay_s)

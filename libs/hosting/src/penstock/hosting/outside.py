@@ -76,9 +76,10 @@ def dialling(name: str, settings: ServiceSettings, clock: Clock, telemetry: Tele
                 tracer=telemetry,
                 tls=tls,
                 expected_name=expected,
+                divides=True,
             )
         channel = open_channel(address, tls, expected)
-        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry, divides=True)
 
     return dial
 
@@ -103,7 +104,7 @@ def dialling_plainly(
     def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
         channel = open_channel(address, settings.tls)
         token = token_for(name, settings, address, service)
-        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry, divides=True)
 
     return dial
 

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 
+from penstock.hosting.pace import Pace
 from penstock.service.clock import Clock
 
 POLLER = "_poll_wrapper"
@@ -18,7 +19,8 @@ FEW_CORES = 2
 """Up to so many, the poller runs on the loop's own core; with more it may run at the same time
 elsewhere.
 """
-FOLLOW_S = 0.1
+FOLLOW_S, IDLE_FOLLOW_S = 0.1, 1.0
+"""Between two looks at the loop's core, while the loop works and while it is idle."""
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +63,13 @@ async def poll_after_loop(nice: int, clock: Clock, few_cores: int = FEW_CORES) -
 
 async def _follow(native_ids: list[int], clock: Clock) -> None:
     core_of_caller, last = ctypes.CDLL(None).sched_getcpu, -1
+    pace = Pace(FOLLOW_S, IDLE_FOLLOW_S)
     while True:
         core = core_of_caller()
         if core != last:
             for native_id in native_ids:
                 os.sched_setaffinity(native_id, {core})
             last = core
-        await clock.sleep(FOLLOW_S)
+        before = clock.monotonic()
+        await clock.sleep(pace.pause_s)
+        pace.looked(clock.monotonic() - before)

@@ -73,6 +73,13 @@ PROMPT_PREFIX_SHARE = "penstock.prompt.prefix_share"
 """Estimated share of a prompt that a provider can read from its prefix cache, 0 to 1; what it did
 read is CACHED_TOKENS.
 """
+PREFIX_LOST_TOKENS = "penstock.prefix.lost_tokens"
+"""Tokens of a prompt that could have been read from the provider's prefix cache and were not."""
+PREFIX_LOST_MICROUSD = "penstock.prefix.lost_microusd"
+PREFIX_LOSS = "penstock.prefix.loss"
+"""Why they were not: the kind of change that broke the prefix, such as `clock`, or `moved`,
+`expired`, `evicted`.
+"""
 PROMPT_DECISIONS = "penstock.prompt.decisions"
 """What was done to each block of a prompt and why, a line each; no text of the prompt."""
 SPAN_DURATION = "penstock.span.duration"

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from penstock.api.common.v1 import common_pb2
+from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.otel import attributes as semconv
+from penstock.otel.background import background_kind
 from penstock.rpc.call import Call
 
 BUCKETS_PER_DOUBLING = 4
@@ -35,6 +36,10 @@ MAX_ACCOUNTS = 10_000
 
 TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
 """(most tokens, complexity tier); above the last it is `huge`."""
+
+KNOWN_BREAKS = frozenset(prefix_pb2.PrefixBreakKind.values()) - {
+    prefix_pb2.PREFIX_BREAK_KIND_UNSPECIFIED
+}
 
 AttributeValue = str | int | float | bool
 
@@ -87,6 +92,11 @@ class DurationHistograms:
         row.count += 1
         row.sum_ns += duration_ns
         row.buckets[bucket_index(duration_ns)] += 1
+
+    def requests(self) -> int:
+        """Spans counted so far, but for background work."""
+        rows = list(self.rows.items())
+        return sum(row.count for (name, _, _), row in rows if not background_kind(name))
 
 
 class AccountKey(NamedTuple):
@@ -237,7 +247,22 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, AttributeValue]
     for saving in receipt.savings:
         attributes[f"{semconv.SAVED}.{saving.technique}"] = saving.microusd
         attributes[f"{semconv.SAVED_MS}.{saving.technique}"] = saving.saved_ms
+    if receipt.HasField("prefix_loss"):
+        loss = receipt.prefix_loss
+        attributes[semconv.PREFIX_LOSS] = _cause(loss)
+        attributes[semconv.PREFIX_LOST_TOKENS] = loss.lost_tokens
+        attributes[semconv.PREFIX_LOST_MICROUSD] = loss.lost_microusd
     return {key: value for key, value in attributes.items() if value not in ("", 0)}
+
+
+def _cause(loss: prefix_pb2.PrefixLoss) -> str:
+    """The kind of change that broke a prefix, else what became of it, such as `evicted`."""
+    kind = loss.prefix_break.kind
+    if kind in KNOWN_BREAKS:
+        return prefix_pb2.PrefixBreakKind.Name(kind).removeprefix("PREFIX_BREAK_KIND_").lower()
+    if loss.outcome in prefix_pb2.PrefixOutcome.values():
+        return prefix_pb2.PrefixOutcome.Name(loss.outcome).removeprefix("PREFIX_OUTCOME_").lower()
+    return ""
 
 
 def complexity_tier(tokens: int) -> str:

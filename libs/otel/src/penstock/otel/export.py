@@ -6,12 +6,13 @@ Nothing here runs on the event loop.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -35,12 +36,17 @@ from penstock.otel.recorder import Recorder
 from penstock.otel.span_messages import export_request, put_attributes
 from penstock.rpc.credentials import channel_credentials
 from penstock.rpc.peers.stream import NO_PROXY
+from penstock.service.purity import pure
 from penstock.service.tls_files import TlsSource
 
 log = logging.getLogger(__name__)
 
 MAX_SPANS_PER_EXPORT = 2048
 SPAN_EXPORTS_PER_METRIC_EXPORT = 2
+IDLE_METRICS_S = 15.0
+"""Seconds between exports of metrics while no request is served: telemetry's detectors take one
+sample in so many.
+"""
 
 
 class Exporter:
@@ -140,12 +146,16 @@ class Exporter:
 
     def _run(self) -> None:
         rounds = 0
+        exported = MetricsExported()
         while not self._stop.wait(self._interval_s):
             self._renew()
             self._export_spans()
             rounds += 1
-            if rounds % SPAN_EXPORTS_PER_METRIC_EXPORT == 0:
-                self._export_metrics()
+            served, now_s = self._recorder.durations.requests(), time.monotonic()
+            if rounds % SPAN_EXPORTS_PER_METRIC_EXPORT or not exported.is_due(served, now_s):
+                continue
+            if self._export_metrics():
+                exported = MetricsExported(served, now_s)
         self._export_spans()
         self._export_metrics()
 
@@ -162,7 +172,8 @@ class Exporter:
             if not delivered:
                 return
 
-    def _export_metrics(self) -> None:
+    def _export_metrics(self) -> bool:
+        """Export all metrics as they are now; whether they were delivered."""
         recorder = self._recorder
         accounts = recorder.accounts.drain()
         period_ns = (self._started_ns, time.time_ns())
@@ -177,6 +188,7 @@ class Exporter:
         if not delivered:
             recorder.accounts.restore(accounts)
         self._note_result(delivered, 0)
+        return delivered
 
     def _note_result(self, delivered: bool, spans: int) -> None:
         """Count lost spans; log when the receiver stops taking exports and when it takes them
@@ -192,6 +204,22 @@ class Exporter:
                 event = "does not take telemetry, calls go on without it"
             dropped = self._recorder.dropped_spans
             log.warning("%s %s; %d spans dropped so far", self._endpoint, event, dropped)
+
+
+@pure
+class MetricsExported(NamedTuple):
+    """The last export of metrics: the requests that had been counted, and when, in monotonic
+    seconds.
+    """
+
+    requests: int = -1
+    at_s: float = -math.inf
+
+    def is_due(self, requests: int, now_s: float) -> bool:
+        """Whether there is something to export: requests were served, or so much time has passed
+        that what is only read (memory, queues) counts as news.
+        """
+        return requests != self.requests or now_s - self.at_s >= IDLE_METRICS_S
 
 
 class _SpanExporter(OTLPSpanExporter):

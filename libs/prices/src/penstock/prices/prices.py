@@ -1,5 +1,7 @@
 """What models cost: the section `prices` of the configuration file, and the arithmetic from tokens
-to micro-dollars. Amounts are integers; a cost is rounded up once.
+to money. Amounts are integers. A price of so many micro-dollars a million tokens is so many
+pico-dollars (millionths of a micro-dollar) a token, so a cost in pico-dollars is exact; in
+micro-dollars it is rounded up once.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from pydantic import Field, field_validator
 
 TOKENS_PER_MTOK = 1_000_000
 """Prices are quoted for a million tokens."""
+PICOUSD = 1_000_000
+"""Pico-dollars in a micro-dollar."""
 
 
 class ModelPrice(Section):
@@ -89,12 +93,17 @@ class Prices:
         """What the tokens of a call cost, each at the price of its kind, in micro-dollars; None for
         a model without a price.
         """
+        picousd = self.paid_picousd(model, usage)
+        return None if picousd is None else rounded_up_microusd(picousd)
+
+    def paid_picousd(self, model: str, usage: common_pb2.Usage) -> int | None:
+        """The same exactly, in pico-dollars."""
         price = self.models.get(model)
         if price is None:
             return None
         plain = max(0, usage.input_tokens - usage.cached_input_tokens - usage.written_input_tokens)
         visible = max(0, usage.output_tokens - usage.reasoning_tokens)
-        return _rounded_up_microusd(
+        return (
             plain * price.input_microusd_per_mtok
             + usage.cached_input_tokens * price.cached_input_price
             + usage.written_input_tokens * price.written_input_price
@@ -106,12 +115,17 @@ class Prices:
         """The most that so many tokens can cost, whatever their kind, in micro-dollars; None for a
         model without a price.
         """
+        picousd = self.cost_bound_picousd(model, input_tokens, output_tokens)
+        return None if picousd is None else rounded_up_microusd(picousd)
+
+    def cost_bound_picousd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """The same exactly, in pico-dollars."""
         price = self.models.get(model)
         if price is None:
             return None
         dearest_input = max(price.input_microusd_per_mtok, price.written_input_price)
         dearest_output = max(price.output_microusd_per_mtok, price.reasoning_price)
-        return _rounded_up_microusd(input_tokens * dearest_input + output_tokens * dearest_output)
+        return input_tokens * dearest_input + output_tokens * dearest_output
 
     def output_tokens_within(self, model: str, input_tokens: int, microusd: int) -> int:
         """The most output tokens, at least 0, with which a call of a model with a price costs at
@@ -135,17 +149,25 @@ class Prices:
         added = usage.written_input_tokens * (price.written_input_price - plain)
         return (saved - added) // TOKENS_PER_MTOK
 
-    def lost_prefix_microusd(self, model: str, tokens: int) -> int:
-        """What it cost that so many tokens were read at the plain input price which could have been
-        read from the provider's prefix cache, in micro-dollars; 0 for a model without a price.
+    def lost_prefix_microusd(self, model: str, tokens: int, written_tokens: int = 0) -> int:
+        """What it cost that so many tokens were not read from the provider's prefix cache which
+        could have been, in micro-dollars; 0 for a model without a price.
+
+        Args:
+            model: the model.
+            tokens: that were not read.
+            written_tokens: of the prompt, written to the cache: lost tokens among them cost what
+                writing does, others the plain input price.
         """
         price = self.models.get(model)
         if price is None:
             return 0
-        each = price.input_microusd_per_mtok - price.cached_input_price
-        return max(0, tokens * each) // TOKENS_PER_MTOK
+        written = min(tokens, written_tokens)
+        paid = written * price.written_input_price
+        paid += (tokens - written) * price.input_microusd_per_mtok
+        return max(0, paid - tokens * price.cached_input_price) // TOKENS_PER_MTOK
 
 
-def _rounded_up_microusd(total: int) -> int:
-    """Whole micro-dollars of a total of tokens times prices."""
-    return -(-total // TOKENS_PER_MTOK)
+def rounded_up_microusd(picousd: int) -> int:
+    """Whole micro-dollars of pico-dollars."""
+    return -(-picousd // PICOUSD)

@@ -66,12 +66,14 @@ class Policy:
     """What may be done to the prompts of a tenant and model. Lossy transforms are off by default.
 
     Attributes:
-        stable_prefix: order tools by name and write their schemas without whitespace, as far as
-            no breakpoint of the caller's stands behind them.
-        later_system_turn: move volatile lines of the instructions into a system turn behind the
-            conversation; only for a target that is known to take one there.
-        sort_schema_keys: put the keys of tools' schemas in order; only for a target that is known
-            to see no meaning in the order of properties.
+        stable_prefix: write the schemas of tools without whitespace, and order tools by name where
+            they came in another order before, as far as no breakpoint of the caller's stands behind
+            them.
+        later_system_turn: move volatile lines of the instructions, by their form or because they
+            were seen to change, into a system turn behind the conversation; only for a target that
+            is known to take one there.
+        sort_schema_keys: put the keys of tools' schemas in order where they came in another order
+            before; only for a target that is known to see no meaning in the order of properties.
         lossless: shorten tool results without loss.
         min_gain_tokens: a transform that saves fewer tokens is not applied.
         min_repeat_bytes: shorter repeated results are left alone.

@@ -1,6 +1,7 @@
 """Applies a policy to a conversation, block by block.
 
-Deterministic and idempotent; where a transform raises, the block keeps its original bytes.
+Idempotent, and deterministic but for what it learns: which lines of instructions change, and
+whether tools come in changing order. Where a transform raises, the block keeps its original bytes.
 
 What a turn becomes depends only on that turn and the turns before it, so the next call of the
 conversation has the same prefix. Never changed are: the text of users, assistants and the system
@@ -11,9 +12,10 @@ before a provider's breakpoint. Templates replace parts of tool descriptions and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from penstock.prompts.changing_lines import ChangingLines
 from penstock.prompts.conversation import (
     Conversation,
     Decision,
@@ -30,51 +32,71 @@ from penstock.prompts.prefix import with_stable_prefix
 from penstock.prompts.references import RESULT_REFERENCE, ReferenceIndex, ToolResult
 from penstock.prompts.selection import Similarity, rank_passages, select_passages, split_passages
 from penstock.prompts.templates import apply_template
+from penstock.prompts.tool_orders import ToolOrders
 
 Block = TypeVar("Block")
 LEFT_OUT = "[{} of {} passages left out]"
 
 
+@dataclass(frozen=True)
 class Optimiser:
-    """A policy with its token counter and, for lossy selection, a similarity.
+    """A policy with what it needs.
 
-    Holds no state between calls.
+    Attributes:
+        policy: what may be done.
+        count: the model's tokenizer; None: tokens are estimated.
+        similarity: for lossy selection.
+        owner: whose prompts they are; what is learnt of one owner's does not touch another's.
+        lines: which lines of instructions change, of all owners.
+        orders: whether tools come in changing order, of all owners.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        count: TokenCounter | None = None,
-        similarity: Similarity | None = None,
-    ) -> None:
-        self._policy = policy
-        self._is_estimate = count is None
-        self._count = count or estimate_tokens
-        self._similarity = similarity
+    policy: Policy
+    count: TokenCounter | None = None
+    similarity: Similarity | None = None
+    owner: str = ""
+    lines: ChangingLines = field(default_factory=ChangingLines, compare=False, repr=False)
+    orders: ToolOrders = field(default_factory=ToolOrders, compare=False, repr=False)
+
+    def for_owner(self, owner: str) -> Optimiser:
+        """The same for another owner's prompts; those of one owner are equal."""
+        return replace(self, owner=owner)
 
     def optimise(self, conversation: Conversation) -> OptimisedPrompt:
         """The prompt to send for a conversation, with a decision for each block."""
-        shaping = _Shaping(self._policy, self._count, self._similarity)
+        count = self.count or estimate_tokens
+        shaping = _Shaping(self)
         shaped = shaping.shape(conversation)
-        sizes = [self._count(turn.content) if turn.content else 0 for turn in conversation.turns]
+        sizes = [count(turn.content) if turn.content else 0 for turn in conversation.turns]
         tokens_before = shaping.tool_tokens(conversation) + sum(sizes)
         is_changed = any(decision.applied for decision in shaping.decisions)
         tokens_after = shaping.tokens(shaped) if is_changed else tokens_before
         decided = {decision.block for decision in shaping.decisions}
         untouched = _untouched_turns(conversation, sizes, decided)
         decisions = (*shaping.decisions, *untouched)
-        return OptimisedPrompt(shaped, decisions, tokens_before, tokens_after, self._is_estimate)
+        return OptimisedPrompt(
+            shaped, decisions, tokens_before, tokens_after, estimated=self.count is None
+        )
+
+    def changing(self, lines: Sequence[str]) -> frozenset[int]:
+        """The places of lines of the owner's instructions that change from prompt to prompt."""
+        return self.lines.find(self.owner, lines)
+
+    def tools_vary(self, in_order: tuple[ToolSpec, ...], sent: tuple[ToolSpec, ...]) -> bool:
+        """Whether the owner's tools, equal but for their order, came in another one before."""
+        return self.orders.vary(self.owner, in_order, sent)
 
 
 class _Shaping:
     """The shaping of one conversation; `decisions` grows as it goes."""
 
-    def __init__(self, policy: Policy, count: TokenCounter, similarity: Similarity | None) -> None:
+    def __init__(self, optimiser: Optimiser) -> None:
         self.decisions: list[Decision] = []
-        self._policy = policy
-        self._count = count
-        self._similarity = similarity
-        self._references = ReferenceIndex(policy)
+        self._policy = optimiser.policy
+        self._count = optimiser.count or estimate_tokens
+        self._similarity = optimiser.similarity
+        self._known = optimiser
+        self._references = ReferenceIndex(optimiser.policy)
         self._question = ""
 
     def shape(self, conversation: Conversation) -> Conversation:
@@ -117,15 +139,15 @@ class _Shaping:
             return original
 
     def _stabilised(self, conversation: Conversation) -> Conversation:
-        shaped, moved = with_stable_prefix(conversation, self._policy)
+        shaped, moved = with_stable_prefix(conversation, self._policy, self._known)
         reordered = shaped.tools != conversation.tools
         if not moved and not reordered:
             return conversation
         sizes = (self.tokens(conversation), self.tokens(shaped))
         if reordered:
-            reason = "tools in order, their schemas without whitespace"
+            reason = "tools in one order, their schemas without whitespace"
             if self._policy.sort_schema_keys:
-                reason = "tools and schema keys in order"
+                reason = "tools and schema keys in one order"
             self.decisions.append(Decision("tools", "stable_order", True, reason, *sizes))
         if moved:
             reason = f"{moved} volatile lines moved"

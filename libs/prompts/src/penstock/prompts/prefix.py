@@ -1,20 +1,25 @@
 """Prompts that a provider can read from its prefix cache: what makes them stable.
 
 Providers cache prefixes that match byte for byte, in the order tools, system, messages. So equal
-tools become equal bytes in every call, by what has no meaning: the order of the tools, whitespace
-in their schemas. The order of properties and of turns is meaning and stays, unless the target is
-known to take it otherwise: only then are keys sorted, and lines with a clock or an id, which make
-every call a miss, moved to a turn at the end.
+tools become equal bytes in every call, by what has no meaning: whitespace in their schemas, and
+their order where it was seen to change. The order of properties and of turns is meaning and stays,
+unless the target is known to take it otherwise: only then are keys sorted, and lines with a clock
+or an id, which make every call a miss, moved to a turn at the end; and so are lines that were seen
+to change.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
+from typing import Protocol
 
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
 from penstock.prompts.json_text import compact, sort_keys
 
+Tools = tuple[ToolSpec, ...]
 NOTE = "Values of this call, moved here from the instructions:\n"
 _INSTANT = (
     r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
@@ -29,64 +34,102 @@ _VOLATILE_LINE = re.compile(
 )
 
 
-def stable_tools(
-    tools: tuple[ToolSpec, ...], *, sort_schema_keys: bool = False
-) -> tuple[ToolSpec, ...]:
-    """The tools in order of name, their schemas without whitespace, and on demand with sorted keys.
+class Known(Protocol):
+    """What is known of an agent's earlier prompts."""
 
-    A schema that is not plain JSON keeps its bytes. Where the caller has set a breakpoint behind a
-    tool, all stay as they are.
+    def changing(self, lines: Sequence[str]) -> frozenset[int]:
+        """The places of those lines of instructions that change from prompt to prompt."""
+
+    def tools_vary(self, in_order: Tools, sent: Tools) -> bool:
+        """Whether the tools, equal but for their order, came in another one before."""
+
+
+def spaced_tools(tools: Tools) -> Tools:
+    """The tools in the order in which they came, their schemas without whitespace; as they are
+    where the caller has set a breakpoint behind one, or a schema is not plain JSON.
     """
     if any(tool.breakpoint for tool in tools):
         return tools
-    written = sort_keys if sort_schema_keys else compact
-    ordered = sorted(tools, key=lambda tool: (tool.name, tool.description, tool.parameters))
     return tuple(
-        replace(tool, parameters=written(tool.parameters) or tool.parameters) for tool in ordered
+        replace(tool, parameters=compact(tool.parameters) or tool.parameters) for tool in tools
     )
 
 
-def split_volatile(instructions: str) -> tuple[str, tuple[str, ...]]:
+def ordered_tools(spaced: Tools, *, sort_schema_keys: bool = False) -> Tools:
+    """The tools in order of name, and on demand with sorted keys in their schemas; as they are
+    where the caller has set a breakpoint behind one.
+
+    A schema that is not plain JSON keeps its bytes.
+    """
+    if any(tool.breakpoint for tool in spaced):
+        return spaced
+    tools = [_with_sorted_keys(tool) for tool in spaced] if sort_schema_keys else spaced
+    return tuple(sorted(tools, key=lambda tool: (tool.name, tool.description, tool.parameters)))
+
+
+def _with_sorted_keys(tool: ToolSpec) -> ToolSpec:
+    return replace(tool, parameters=sort_keys(tool.parameters) or tool.parameters)
+
+
+def split_volatile(
+    instructions: str, changing: frozenset[int] = frozenset()
+) -> tuple[str, tuple[str, ...]]:
     """A system prompt without its volatile lines, and these lines.
 
     A line is volatile where all of it has the form `label: value` and the value is an instant with
     a time of day, an epoch or an identifier. A date or a number within a sentence is part of the
-    meaning and stays.
+    meaning and stays. `changing` are the places of lines that are volatile whatever their form.
     """
     stable: list[str] = []
     volatile: list[str] = []
-    for line in instructions.split("\n"):
-        (volatile if _VOLATILE_LINE.match(line) else stable).append(line)
+    for place, line in enumerate(instructions.split("\n")):
+        moves = place in changing or _VOLATILE_LINE.match(line)
+        (volatile if moves else stable).append(line)
     return "\n".join(stable), tuple(volatile)
 
 
-def with_stable_prefix(conversation: Conversation, policy: Policy) -> tuple[Conversation, int]:
-    """The conversation with stable tools and, where the policy knows that the target takes a later
-    system turn, the volatile lines of its instructions in such a turn at the end.
+def with_stable_prefix(
+    conversation: Conversation, policy: Policy, known: Known
+) -> tuple[Conversation, int]:
+    """The conversation with stable tools, in one order where theirs was seen to change, and, where
+    the policy knows that the target takes a later system turn, the volatile lines of its
+    instructions in such a turn at the end.
 
     Only the leading system turns before a provider's breakpoint are changed. Returns the number of
     lines moved as well.
     """
     turns, moved = conversation.turns, 0
     if policy.later_system_turn:
-        turns, moved = _with_volatile_last(turns)
-    tools = stable_tools(conversation.tools, sort_schema_keys=policy.sort_schema_keys)
-    return Conversation(turns, tools), moved
+        turns, moved = _with_volatile_last(turns, known)
+    sent = spaced_tools(conversation.tools)
+    in_order = ordered_tools(sent, sort_schema_keys=policy.sort_schema_keys)
+    return Conversation(turns, in_order if known.tools_vary(in_order, sent) else sent), moved
 
 
-def _with_volatile_last(sent: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], int]:
+def _with_volatile_last(sent: tuple[Turn, ...], known: Known) -> tuple[tuple[Turn, ...], int]:
+    leading = tuple(takewhile(_may_lose_lines, sent))
+    changing = known.changing([line for turn in leading for line in turn.content.split("\n")])
     turns = list(sent)
     moved: list[str] = []
-    for index, turn in enumerate(turns):
-        if turn.role != "system" or turn.breakpoint or turn.fixed or turn.content.startswith(NOTE):
-            break
-        stable, volatile = split_volatile(turn.content)
+    first_line = 0
+    for index, turn in enumerate(leading):
+        length = turn.content.count("\n") + 1
+        own = frozenset(
+            place - first_line for place in changing if 0 <= place - first_line < length
+        )
+        stable, volatile = split_volatile(turn.content, own)
         if volatile and stable.strip():
             turns[index] = replace(turn, content=stable)
             moved += [line.strip() for line in volatile]
+        first_line += length
     if moved:
         turns.append(Turn("system", NOTE + "\n".join(moved)))
     return tuple(turns), len(moved)
+
+
+def _may_lose_lines(turn: Turn) -> bool:
+    free = turn.role == "system" and not turn.breakpoint and not turn.fixed
+    return free and not turn.content.startswith(NOTE)
 
 
 def shared_prefix_bytes(earlier: str, later: str) -> int:

@@ -89,7 +89,7 @@ class PrefixBreak:
     def __str__(self) -> str:
         where = f"{self.place} ({self.role})" if self.role else self.place
         line = f", line {self.line}" if self.line else ""
-        return f"it broke at {where}{line}: {self.kind.value}"
+        return f"{where}{line}: {self.kind.value}"
 
     @property
     def repair(self) -> str:
@@ -104,7 +104,7 @@ def find_break(before: PromptDigests, now: PromptDigests) -> PrefixBreak | None:
     return (
         _settings(before, now, ("model",))
         or _tools(before.tools, now.tools)
-        or _settings(before, now, tuple(sorted(before.settings.keys() | now.settings.keys())))
+        or _settings(before, now, sorted(before.settings.keys() | now.settings.keys()))
         or _turns(before.turns, now.turns)
         or _breakpoints(before, now)
     )
@@ -113,6 +113,8 @@ def find_break(before: PromptDigests, now: PromptDigests) -> PrefixBreak | None:
 def _settings(
     before: PromptDigests, now: PromptDigests, names: Sequence[str]
 ) -> PrefixBreak | None:
+    if before.settings == now.settings:
+        return None
     for name in names:
         if before.settings.get(name) != now.settings.get(name):
             kind = BreakKind.MODEL if name == "model" else BreakKind.PARAMETER
@@ -121,6 +123,8 @@ def _settings(
 
 
 def _tools(before: Sequence[ToolDigests], now: Sequence[ToolDigests]) -> PrefixBreak | None:
+    if before == now:
+        return None
     old, new = [tool.exact for tool in before], [tool.exact for tool in now]
     place = _shared(old, new)
     if old == new:
@@ -150,6 +154,8 @@ def _tool_kind(before: Sequence[ToolDigests], now: Sequence[ToolDigests], place:
 
 
 def _turns(before: Sequence[TurnDigests], now: Sequence[TurnDigests]) -> PrefixBreak | None:
+    if now[: len(before)] == before:
+        return None  # The usual case, and soon seen: digests that are known are the same objects.
     old, new = [turn.exact for turn in before], [turn.exact for turn in now]
     place = _shared(old, new)
     if place == min(len(old), len(new)):
@@ -196,7 +202,7 @@ def _text_changed(before: TurnDigests, now: TurnDigests) -> tuple[BreakKind, int
     ):
         if same:
             return kind, 0
-    value = _value_changed(before.lines, now.lines)
+    value = _value_changed(before.lines or (), now.lines or ())
     if value is not None:
         return value
     if now.role == "tool" and now.length < before.length:
@@ -220,18 +226,12 @@ def _value_changed(
 
 def _breakpoints(before: PromptDigests, now: PromptDigests) -> PrefixBreak | None:
     """Whether a provider that caches at breakpoints finds none of the previous ones again."""
-    written, asked = _places(before), _places(now)
+    written, asked = before.breakpoints, now.breakpoints
     if not written or not asked:
         return None
     if any(0 <= later - earlier <= LOOK_BACK for earlier in written for later in asked):
         return None
     return PrefixBreak(BreakKind.BREAKPOINT, _named(min(asked), now))
-
-
-def _places(prompt: PromptDigests) -> list[int]:
-    """The breakpoints as numbers of tools and turns, counted together."""
-    marks = [tool.breakpoint for tool in prompt.tools] + [turn.breakpoint for turn in prompt.turns]
-    return [place for place, marked in enumerate(marks) if marked]
 
 
 def _named(place: int, prompt: PromptDigests) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from penstock.prompts.prefix_breaks import PrefixBreak
 
@@ -17,12 +18,13 @@ class PrefixOutcome(Enum):
     """What became of a prefix; the value says it in words."""
 
     FIRST = "the conversation's first prompt"
-    TOO_SHORT = "the previous prompt was too short for the provider's cache"
+    TOO_SHORT = "the prompt is, or the one before it was, too short for the provider's cache"
     READ = "read as far as it could be"
     BROKEN = "the prompt broke it"
+    MOVED = "another instance served it than the prompt before it"
     EXPIRED = "it was kept no longer"
     EVICTED = "the provider did not keep it"
-    UNKNOWN = "the provider has not shown that it keeps prefixes"
+    UNKNOWN = "nothing that the provider reports shows that it keeps prefixes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +42,50 @@ class CacheTerms:
     ttl_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedPrompt:
-    """What a provider reported of a prompt.
+class ReportedPrompt(NamedTuple):
+    """A prompt that was answered, and what the provider reported of it.
 
     Attributes:
         input_tokens: of the whole prompt.
         cached_tokens: of these, read from the cache.
         written_tokens: of these, written to it; 0 where the provider does not say.
         at_s: when it was sent, by a clock that only goes forward.
+        server: who served it; each has a cache of its own. Empty where that is not known.
+        id: the caller's name for it.
+        estimated: the provider has reported nothing, and the tokens are estimates.
     """
 
     input_tokens: int
     cached_tokens: int
     written_tokens: int
     at_s: float
+    server: str = ""
+    id: str = ""
+    estimated: bool = False
 
     def readable_tokens(self, terms: CacheTerms) -> int:
         """Tokens of its prefix that the next prompt can read."""
         if self.written_tokens:
             return self.cached_tokens + self.written_tokens
-        if self.input_tokens < terms.min_tokens:
-            return 0
-        return self.input_tokens // terms.step_tokens * terms.step_tokens
+        return _in_steps(self.input_tokens, terms)
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixRead:
+def _in_steps(tokens: int, terms: CacheTerms) -> int:
+    """The tokens of a prompt that a cache can hold."""
+    return tokens // terms.step_tokens * terms.step_tokens if tokens >= terms.min_tokens else 0
+
+
+def _readable(previous: ReportedPrompt, now: ReportedPrompt, terms: CacheTerms) -> int:
+    """Tokens that a prompt can read of what the previous one left; its own last token is always
+    computed.
+    """
+    most = now.input_tokens - 1
+    if not previous.written_tokens:
+        most = _in_steps(most, terms)
+    return max(0, min(previous.readable_tokens(terms), most))
+
+
+class PrefixRead(NamedTuple):
     """What became of a prompt's prefix.
 
     Attributes:
@@ -100,11 +119,15 @@ def explain_read(
     """
     if previous is None:
         return PrefixRead(PrefixOutcome.FIRST, 0, 0)
-    readable = previous.readable_tokens(terms)
+    if previous.estimated or now.estimated:
+        return PrefixRead(PrefixOutcome.UNKNOWN, 0, 0)
+    readable = _readable(previous, now, terms)
     if not readable:
         return PrefixRead(PrefixOutcome.TOO_SHORT, 0, 0)
     lost = max(0, readable - now.cached_tokens)
-    if lost < terms.step_tokens:
+    if lost <= terms.step_tokens:
+        # The end of a prompt, such as the marks that ask for an answer, is not in the next one, and
+        # may have filled a step.
         return PrefixRead(PrefixOutcome.READ, readable, lost)
     why = _why(previous, now, broken, terms)
     if not caches and why is not PrefixOutcome.BROKEN:
@@ -121,6 +144,8 @@ def _why(
     """A break explains a loss whatever else happened: the prefix could not have been read."""
     if broken is not None:
         return PrefixOutcome.BROKEN
+    if previous.server != now.server:
+        return PrefixOutcome.MOVED
     if now.at_s - previous.at_s > terms.ttl_s:
         return PrefixOutcome.EXPIRED
     return PrefixOutcome.EVICTED

@@ -1,171 +1,184 @@
-"""How much of a prompt a provider can read from its prefix cache, and what broke it, from the
-previous prompt of the same conversation.
+"""The last prompt of each conversation that was answered, what broke the next one's prefix, and
+what became of it at the provider's cache.
 
-It is an estimate: a provider's minimum length, time to live and eviction are not known here. What
-was really read is in the usage that the provider reports; `prefix_cost.py` compares the two.
+Only a prompt that was answered is compared with: what failed, or is still in flight, may never have
+come to a provider's cache. How much of a prompt is shared is an estimate; what was really read is
+in the usage that the provider reports, and `prefix_cost.py` compares the two.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from penstock.prompts.conversation import Conversation, Decision
-from penstock.prompts.prefix import serialised
+from penstock.prompts.answered_prompts import (
+    MAX_BYTES,
+    MAX_CONVERSATIONS,
+    AnsweredPrompt,
+    AnsweredPrompts,
+    Place,
+    shared_turns,
+)
+from penstock.prompts.conversation import Conversation
 from penstock.prompts.prefix_breaks import PrefixBreak, find_break
 from penstock.prompts.prefix_cost import CacheTerms, PrefixRead, ReportedPrompt, explain_read
-from penstock.prompts.prompt_digests import PromptDigests, digest, digests_of
+from penstock.prompts.prompt_digests import (
+    KnownTools,
+    PromptDigests,
+    ToolDigests,
+    TurnDigests,
+    began,
+    digests_of,
+)
 
-BLOCK_BYTES = 512
-"""About 128 tokens, the step in which OpenAI's prompt cache grows. Prompts are compared block by
-block; the last block of a prompt may be shorter.
-"""
-MAX_CONVERSATIONS = 4096
-"""Conversations remembered; of a prompt of 100 KB, some 5 KB are kept, at most 40 KB."""
 NO_SETTINGS: Mapping[str, str] = {}
 DEFAULT_TERMS = CacheTerms()
+MODEL = "model"
+"""The setting that says which model a prompt was sent to; each model of a conversation has its own
+last prompts.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedPrefix:
-    """What a prompt shares with the conversation's previous prompt.
+class ComparedPrompt(NamedTuple):
+    """A prompt that is sent, beside the one before it.
 
     Attributes:
-        share: part of the prompt's bytes, 0 to 1, that the previous prompt began with.
-        has_previous: whether a previous prompt is known.
-        broken: where the prompt departs from the previous one and how, without its texts; None
-            where it only goes on.
+        place: its conversation and model.
+        digests: its digests.
+        previous: the prompt before it; None where none is known.
+        broken: where it departs from that one and how, without its texts; None where it only goes
+            on.
         times: prompts in a row, this one among them, that broke at the same place in the same way.
     """
 
-    share: float
-    has_previous: bool
-    broken: PrefixBreak | None = None
-    times: int = 0
-
-    def decision(self, tokens: int) -> Decision:
-        """The shared prefix as a decision; `tokens` is the size of the prompt."""
-        shared = round(self.share * tokens)
-        if self.has_previous:
-            reason = (
-                f"{shared} of {tokens} tokens stood at the head of this conversation's previous "
-                f"prompt{self._why()}"
-            )
-        else:
-            reason = "no earlier prompt of this conversation is known"
-        return Decision("prompt", "prefix_share", False, reason, tokens, tokens - shared)
-
-    def _why(self) -> str:
-        if self.broken is None:
-            return ""
-        why = f"; {self.broken}"
-        if self.times > 1:
-            why += f", as in the {self.times - 1} prompts before it"
-        if self.broken.repair:
-            why += f" ({self.broken.repair} of a rule of prompts may mend it)"
-        return why
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A prompt as it is remembered.
-
-    Attributes:
-        blocks: digests of its bytes, block by block.
-        digests: its digests.
-        broken: see `SharedPrefix`.
-        times: see `SharedPrefix`.
-        reported: what the provider said of the last prompt that was answered.
-    """
-
-    blocks: tuple[bytes, ...]
+    place: Place
     digests: PromptDigests
+    previous: AnsweredPrompt | None
     broken: PrefixBreak | None
     times: int
-    reported: ReportedPrompt | None = None
+
+    @property
+    def share(self) -> float:
+        """Part of the prompt, 0 to 1, in whole tools and turns, that the previous one began
+        with.
+        """
+        if self.previous is None:
+            return 0.0
+        return _share(self.previous.digests, self.digests)
+
+    @property
+    def since(self) -> ReportedPrompt | None:
+        """The first of the prompts before it that broke in the same way; None where this is the
+        first, or nothing broke.
+        """
+        return self.previous.since if self.previous is not None and self.times > 1 else None
 
 
 class PrefixHistory:
-    """The previous prompt of each conversation, as digests.
+    """Compares prompts with the last answered ones of their conversations, and remembers them."""
 
-    Conversations are known by a key of the caller's choice; the least recently used are forgotten.
-    """
+    def __init__(
+        self, max_conversations: int = MAX_CONVERSATIONS, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._prompts = AnsweredPrompts(max_conversations, max_bytes)
+        self._tools = KnownTools()
 
-    def __init__(self, max_conversations: int = MAX_CONVERSATIONS) -> None:
-        self._max_conversations = max_conversations
-        self._prompts: OrderedDict[Hashable, _Known] = OrderedDict()
+    @property
+    def size_bytes(self) -> int:
+        """About what the remembered prompts take in memory."""
+        return self._prompts.size_bytes
 
-    def record(
+    def compare(
         self,
-        key: Hashable,
+        session: Hashable,
         conversation: Conversation,
         settings: Mapping[str, str] = NO_SETTINGS,
         without_images: Sequence[bytes] = (),
-    ) -> SharedPrefix:
-        """Remember a prompt that is about to be sent; compare it with the previous one.
+    ) -> ComparedPrompt:
+        """Compare a prompt that is about to be sent with the one before it.
 
         Args:
-            key: of the conversation.
+            session: whose conversations these are, by the caller's choice.
             conversation: the prompt.
             settings: see `PromptDigests`.
             without_images: see `digests_of`.
         """
-        text = serialised(conversation)
-        blocks = tuple(
-            digest(text[start : start + BLOCK_BYTES]) for start in range(0, len(text), BLOCK_BYTES)
-        )
-        previous = self._prompts.pop(key, None)
-        known = previous.digests if previous else None
-        now = digests_of(conversation, settings, without_images, known)
-        shared = _compare(previous, blocks, now, len(text))
-        reported = previous.reported if previous else None
-        self._prompts[key] = _Known(blocks, now, shared.broken, shared.times, reported)
-        if len(self._prompts) > self._max_conversations:
-            self._prompts.popitem(last=False)
-        return shared
+        place = Place(session, settings.get(MODEL, ""), began(conversation))
+        latest = self._prompts.latest(place)
+        known = latest.digests if latest else None
+        digests = digests_of(conversation, settings, without_images, known, self._tools)
+        return _compared(place, digests, self._prompts.before(place, digests))
+
+    def at_model(self, prompt: ComparedPrompt, model: str) -> ComparedPrompt:
+        """The same prompt, sent to another model after all."""
+        place = prompt.place._replace(model=model)
+        settings = {**prompt.digests.settings, MODEL: hash(model)}
+        digests = prompt.digests._replace(settings=settings)
+        return _compared(place, digests, self._prompts.before(place, digests))
 
     def answered(
         self,
-        key: Hashable,
-        shared: SharedPrefix,
+        prompt: ComparedPrompt,
         reported: ReportedPrompt,
         terms: CacheTerms = DEFAULT_TERMS,
         *,
         caches: bool = True,
     ) -> PrefixRead:
-        """What became of a prompt's prefix, from what the provider reports of it.
+        """What became of a prompt's prefix, from what the provider reports of it; the prompt is
+        remembered.
 
         Args:
-            key: of the conversation.
-            shared: what `record` said of the prompt.
+            prompt: what `compare` said of it.
             reported: by the provider.
             terms: the provider's.
             caches: see `explain_read`.
         """
-        known = self._prompts.get(key)
-        if known is None:
-            return explain_read(None, reported, shared.broken, terms, caches=caches)
-        self._prompts[key] = replace(known, reported=reported)
-        return explain_read(known.reported, reported, shared.broken, terms, caches=caches)
+        self._remember(prompt, reported)
+        before = prompt.previous.reported if prompt.previous else None
+        return explain_read(before, reported, prompt.broken, terms, caches=caches)
+
+    def _remember(self, prompt: ComparedPrompt, reported: ReportedPrompt) -> None:
+        digests, broken = prompt.digests, prompt.broken
+        since = (prompt.since or reported) if broken is not None else None
+        made = AnsweredPrompt(digests, reported, broken, prompt.times, since, digests.size_bytes)
+        before = prompt.previous
+        is_branch = before is not None and _is_branch(before.digests, prompt)
+        self._prompts.put(prompt.place, made, None if is_branch else before)
 
 
-def _compare(
-    previous: _Known | None, blocks: Sequence[bytes], now: PromptDigests, size: int
-) -> SharedPrefix:
-    if previous is None or not blocks:
-        return SharedPrefix(0.0, previous is not None)
-    broken = find_break(previous.digests, now)
-    again = broken is not None and broken == previous.broken
-    times = (previous.times + 1 if again else 1) if broken else 0
-    if broken is not None and broken.place in now.settings:
-        return SharedPrefix(0.0, True, broken, times)
-    shared_bytes = _shared_blocks(previous.blocks, blocks) * BLOCK_BYTES
-    return SharedPrefix(min(1.0, shared_bytes / size), True, broken, times)
+def _compared(
+    place: Place, digests: PromptDigests, previous: AnsweredPrompt | None
+) -> ComparedPrompt:
+    if previous is None:
+        return ComparedPrompt(place, digests, None, None, 0)
+    broken = find_break(previous.digests, digests)
+    times = 0
+    if broken is not None:
+        times = previous.times + 1 if broken == previous.broken else 1
+    return ComparedPrompt(place, digests, previous, broken, times)
 
 
-def _shared_blocks(before: Sequence[bytes], now: Sequence[bytes]) -> int:
-    for position, (old, new) in enumerate(zip(before, now, strict=False)):
-        if old != new:
-            return position
-    return min(len(before), len(now))
+def _is_branch(before: PromptDigests, prompt: ComparedPrompt) -> bool:
+    """Whether the conversation may go on from the earlier prompt as well: the new one is its
+    beginning, or departs from it behind the first user turn.
+    """
+    turns = prompt.digests.turns
+    if prompt.broken is None:
+        return len(turns) < len(before.turns)
+    shared = shared_turns(before, prompt.digests)
+    return any(turn.role == "user" for turn in turns[:shared])
+
+
+def _share(before: PromptDigests, now: PromptDigests) -> float:
+    """Part of a prompt that another one began with, by characters."""
+    if before.settings != now.settings:
+        return 0.0
+    shared = total = 0
+    goes_on = True
+    earlier: list[ToolDigests | TurnDigests] = [*before.tools, *before.turns]
+    parts: list[ToolDigests | TurnDigests] = [*now.tools, *now.turns]
+    for place, part in enumerate(parts):
+        goes_on = goes_on and place < len(earlier) and earlier[place].exact == part.exact
+        total += part.length
+        shared += part.length if goes_on else 0
+    return shared / total if total else 0.0

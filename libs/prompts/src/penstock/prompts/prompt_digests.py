@@ -4,11 +4,13 @@ No text is kept. Beside the digest of a tool or turn as it is, there are digests
 without differences of one sort (white space, line ends, the form of Unicode, the order of keys), so
 that the sort of a difference can be told. Lines are kept apart only where a prompt begins: a value
 that changes there costs the whole prefix.
+
+A digest is Python's own hash: SipHash of 64 bits under a key of the process, which is fast and says
+nothing outside it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -18,14 +20,14 @@ from penstock.prompts.conversation import Conversation, ToolSpec, Turn
 from penstock.prompts.json_text import sort_keys
 from penstock.prompts.volatile import ValueKind, masked, values
 
-DIGEST_BYTES = 8
 MAX_LINES, MAX_VALUES = 256, 8
-"""Lines of a prompt's head, and values of a line, that are kept; a prompt of 100 KB takes at most
-40 KB.
-"""
-_SPACE = re.compile(r"\s+")
+"""Lines of a turn in the head, and values of a line, that are kept."""
+MAX_TOOLS = 4096
+TURN_BYTES, LINE_BYTES, VALUE_BYTES = 320, 120, 96
+"""About what digests take in memory."""
+_DIGIT = re.compile(r"\d")
 
-Digest = bytes
+Digest = int
 
 
 class LineDigests(NamedTuple):
@@ -44,6 +46,8 @@ class ToolDigests(NamedTuple):
     without_description: Digest
     sorted_keys: Digest
     """With the keys of its schema in order, and without white space in it."""
+    length: int
+    """Characters of all of it."""
     breakpoint: bool
 
 
@@ -51,7 +55,7 @@ class TurnDigests(NamedTuple):
     """A turn."""
 
     role: str
-    answers: str
+    answers: Digest
     """The tool call that it answers."""
     exact: Digest
     text: Digest
@@ -64,8 +68,10 @@ class TurnDigests(NamedTuple):
     length: int
     """Characters of its text."""
     breakpoint: bool
-    lines: tuple[LineDigests, ...]
-    """Of a turn in the head; empty elsewhere, and where there are more than are kept."""
+    lines: tuple[LineDigests, ...] | None
+    """The first lines of a turn in the head; None elsewhere."""
+    size_bytes: int
+    """About what its digests take in memory."""
 
 
 class PromptDigests(NamedTuple):
@@ -75,11 +81,37 @@ class PromptDigests(NamedTuple):
     turns: tuple[TurnDigests, ...]
     settings: Mapping[str, Digest]
     """By name, what a provider's cache goes by beside the text: `model`, parameters."""
+    breakpoints: tuple[int, ...]
+    """The breakpoints as numbers of tools and turns, counted together."""
+    began: Digest
+    """The text of the first user turn, by which a conversation is known."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory, but for its tools, which are shared."""
+        return sum([turn.size_bytes for turn in self.turns])
 
 
-def digest(text: bytes) -> Digest:
-    """Eight bytes of BLAKE2b."""
-    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
+class KnownTools:
+    """Digests of tools that many conversations share; the oldest leave first."""
+
+    def __init__(self, max_tools: int = MAX_TOOLS) -> None:
+        self._max_tools = max_tools
+        self._tools: dict[Digest, ToolDigests] = {}
+
+    def digests_of(self, tool: ToolSpec) -> ToolDigests:
+        """The digests of a tool."""
+        exact = hash((tool.name, tool.description, tool.parameters))
+        found = self._tools.get(exact)
+        if found is None:
+            found = self._tools[exact] = _new_tool(tool, exact)
+            if len(self._tools) > self._max_tools:
+                del self._tools[next(iter(self._tools))]
+        same = found.breakpoint is tool.breakpoint
+        return found if same else found._replace(breakpoint=tool.breakpoint)
+
+    def __len__(self) -> int:
+        return len(self._tools)
 
 
 def digests_of(
@@ -87,6 +119,7 @@ def digests_of(
     settings: Mapping[str, str],
     images: Sequence[bytes] = (),
     previous: PromptDigests | None = None,
+    tools: KnownTools | None = None,
 ) -> PromptDigests:
     """The digests of a prompt.
 
@@ -96,18 +129,63 @@ def digests_of(
         images: the rest of each turn without the bytes of its images, where it has images; an empty
             value or a missing one: the turn has none.
         previous: that of an earlier prompt; what is in it already is not computed again.
+        tools: tools that are known already.
     """
-    head = _head_length(conversation.turns)
-    known_tools = {tool.exact: tool for tool in previous.tools} if previous else {}
-    known_turns = {turn.exact: turn for turn in previous.turns} if previous else {}
+    known = KnownTools() if tools is None else tools
+    marks = [tool.breakpoint for tool in conversation.tools]
+    marks += [turn.breakpoint for turn in conversation.turns]
     return PromptDigests(
-        tuple(_tool(tool, known_tools) for tool in conversation.tools),
-        tuple(
-            _turn(turn, images[index] if index < len(images) else b"", index < head, known_turns)
-            for index, turn in enumerate(conversation.turns)
-        ),
-        {name: digest(_bytes(value)) for name, value in settings.items()},
+        tuple([known.digests_of(tool) for tool in conversation.tools]),
+        _turns(conversation.turns, images, previous.turns if previous else ()),
+        {name: hash(value) for name, value in settings.items()},
+        tuple([place for place, marked in enumerate(marks) if marked]),
+        began(conversation),
     )
+
+
+def began(conversation: Conversation) -> Digest:
+    """The digest of a conversation's beginning."""
+    return hash(next((turn.content for turn in conversation.turns if turn.role == "user"), ""))
+
+
+def _turns(
+    turns: Sequence[Turn], images: Sequence[bytes], known: tuple[TurnDigests, ...]
+) -> tuple[TurnDigests, ...]:
+    """The digests of turns. Those that stand where they stood are the known objects."""
+    exact = [hash((turn.role, turn.tool_call_id, turn.content, turn.rest)) for turn in turns]
+    shared = 0
+    for earlier, digest, turn in zip(known, exact, turns, strict=False):
+        if earlier.exact != digest or earlier.breakpoint is not turn.breakpoint:
+            break
+        shared += 1
+    if shared == len(turns):
+        return known[:shared]
+    head, others = _head_length(turns), _Others(known[shared:])
+    made = [
+        others.turn(turns[place], exact[place], _at(images, place), place < head)
+        for place in range(shared, len(turns))
+    ]
+    return (*known[:shared], *made)
+
+
+def _at(images: Sequence[bytes], place: int) -> bytes:
+    return images[place] if place < len(images) else b""
+
+
+class _Others:
+    """The turns of an earlier prompt behind those that are shared, and the lines of its head."""
+
+    def __init__(self, known: Sequence[TurnDigests]) -> None:
+        self._turns = {turn.exact: turn for turn in known}
+        self._lines = {line.exact: line for turn in known for line in turn.lines or ()}
+
+    def turn(self, turn: Turn, exact: Digest, without_images: bytes, in_head: bool) -> TurnDigests:
+        """The digests of a turn."""
+        found = self._turns.get(exact)
+        if found is None or (in_head and found.lines is None):
+            return _new_turn(turn, exact, without_images, self._lines if in_head else None)
+        same = found.breakpoint is turn.breakpoint
+        return found if same else found._replace(breakpoint=turn.breakpoint)
 
 
 def _head_length(turns: Sequence[Turn]) -> int:
@@ -116,69 +194,59 @@ def _head_length(turns: Sequence[Turn]) -> int:
     return leading + 1
 
 
-def _tool(tool: ToolSpec, known: Mapping[Digest, ToolDigests]) -> ToolDigests:
-    exact = digest(_joined(tool.name, tool.description, tool.parameters))
-    if (found := known.get(exact)) is not None:
-        return found._replace(breakpoint=tool.breakpoint)
-    ordered = sort_keys(tool.parameters) or tool.parameters
+def _new_tool(tool: ToolSpec, exact: Digest) -> ToolDigests:
+    name, description, parameters = tool.name, tool.description, tool.parameters
+    ordered = sort_keys(parameters) or parameters
     return ToolDigests(
-        digest(_bytes(tool.name)),
+        hash(name),
         exact,
-        digest(_joined(tool.name, tool.parameters)),
-        digest(_joined(tool.name, tool.description, ordered)),
+        hash((name, parameters)),
+        hash((name, description, ordered)),
+        len(name) + len(description) + len(parameters),
         tool.breakpoint,
     )
 
 
-def _turn(
-    turn: Turn, without_images: bytes, in_head: bool, known: Mapping[Digest, TurnDigests]
+def _new_turn(
+    turn: Turn,
+    exact: Digest,
+    without_images: bytes,
+    known_lines: Mapping[Digest, LineDigests] | None,
 ) -> TurnDigests:
-    text = turn.content
-    exact = digest(_joined(turn.role, turn.tool_call_id, text) + b"\0" + turn.rest)
-    found = known.get(exact)
-    if found is not None and bool(found.lines) >= in_head:
-        return found._replace(breakpoint=turn.breakpoint)
-    same_ends = text.replace("\r\n", "\n").replace("\r", "\n")
-    as_it_is, rest = digest(_bytes(text)), digest(turn.rest)
-
-    def of(changed: str) -> Digest:
-        return as_it_is if changed == text else digest(_bytes(changed))
-
+    """The digests of a turn; `known_lines` is None for one that is not in the head."""
+    text, rest = turn.content, hash(turn.rest)
+    as_it_is = hash(text)
+    same_ends = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    lines = None if known_lines is None else _lines(text, known_lines)
     return TurnDigests(
         turn.role,
-        turn.tool_call_id,
+        hash(turn.tool_call_id),
         exact,
         as_it_is,
         rest,
-        digest(without_images) if without_images else rest,
-        of(same_ends),
-        of(unicodedata.normalize("NFC", text)),
-        of(_SPACE.sub(" ", same_ends).strip()),
+        hash(without_images) if without_images else rest,
+        as_it_is if same_ends == text else hash(same_ends),
+        as_it_is if composed == text else hash(composed),
+        hash(" ".join(text.split())),
         len(text),
         turn.breakpoint,
-        _lines(text) if in_head else (),
+        lines,
+        TURN_BYTES + sum([LINE_BYTES + VALUE_BYTES * len(line.values) for line in lines or ()]),
     )
 
 
-def _lines(text: str) -> tuple[LineDigests, ...]:
-    lines = text.split("\n")
-    return tuple(map(line_digests, lines)) if len(lines) <= MAX_LINES else ()
+def _lines(text: str, known: Mapping[Digest, LineDigests]) -> tuple[LineDigests, ...]:
+    lines = text.split("\n", MAX_LINES)[:MAX_LINES]
+    return tuple([known.get(hash(line)) or line_digests(line) for line in lines])
 
 
 def line_digests(line: str) -> LineDigests:
     """The digests of a line."""
-    found = tuple(values(line))[:MAX_VALUES]
-    exact = digest(_bytes(line))
+    exact = hash(line)
+    found = tuple(values(line))[:MAX_VALUES] if _DIGIT.search(line) else ()
     return LineDigests(
         exact,
-        digest(_bytes(masked(line, found))) if found else exact,
-        tuple((value.kind, digest(_bytes(value.text))) for value in found),
+        hash(masked(line, found)) if found else exact,
+        tuple([(value.kind, hash(value.text)) for value in found]),
     )
-
-
-def _joined(*fields: str) -> bytes:
-    return b"\0".join(map(_bytes, fields))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")

@@ -31,6 +31,8 @@ class CallerLimits:
     """Requests of plain calls that are being received."""
     streams: int = 64
     """Item streams."""
+    takes_parts: bool = False
+    """Whether a request may exceed a message and come in parts."""
     slow_reader_s: float = SLOW_READER_S
     """How long the reader of a stream may take nothing while something waits to be taken."""
 
@@ -51,6 +53,11 @@ class CallerShare:
         """Held while a request is being received."""
         self.holders = 0
         """Calls and streams that refer to this share."""
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether a request may exceed a message and come in parts."""
+        return self._limits.takes_parts
 
     def begin(self, request_bytes: int) -> None:
         """Count a call, which must `end`.
@@ -121,5 +128,5 @@ class Callers:
 
 
 UNBOUNDED = 1 << 60
-UNLIMITED = CallerShare(CallerLimits(UNBOUNDED, UNBOUNDED, UNBOUNDED, UNBOUNDED))
-"""Of services among each other, which call without bound."""
+UNLIMITED = CallerShare(CallerLimits(UNBOUNDED, UNBOUNDED, UNBOUNDED, UNBOUNDED, takes_parts=True))
+"""Of services among each other, which call without bound; an HTTP edge bounds its own callers."""

@@ -33,36 +33,40 @@ FRAME_BYTES = 1 << 20
 exceed one message.
 """
 
-MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
-"""Bytes of one request at most; its context travels beside it."""
+ONE_MESSAGE_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+"""Bytes of a request that goes in one message; its context travels beside it."""
+
+MAX_REQUEST_BYTES = 40 << 20
+"""Bytes of one request at most. One that exceeds a message goes in parts, which only services may
+send: an HTTP body of 32 MiB, translated, or a smaller one beside its translation.
+"""
 
 MAX_NAME_CHARACTERS = 128
 """Characters of a run's or a step's name that a span carries."""
 
 
-def check_fits(request_bytes: int) -> None:
-    """Refuse a request before it is sent: a server ends the whole stream, with every other item on
-    it, at a message that is too large.
+def check_fits(request_bytes: int, most: int = MAX_REQUEST_BYTES) -> None:
+    """Refuse a request that is too large before it is sent, or before all of it has come.
 
     Raises:
         Fault: INVALID_ARGUMENT.
     """
-    if request_bytes > MAX_REQUEST_BYTES:
+    if request_bytes > most:
         raise invalid(
             "",
-            f"the request has {request_bytes} bytes; at most {MAX_REQUEST_BYTES} fit in "
-            "one: ask for fewer or smaller inputs at once",
+            f"the request has {request_bytes} bytes; at most {most} fit in one: ask for fewer or "
+            "smaller inputs at once",
         )
 
 
 def split_to_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """The items as they are, unless one request cannot hold them: then in as few parts as that
+    """The items as they are, unless one message cannot hold them: then in as few parts as that
     takes, each of one item at least.
     """
     first, size = 0, 0
     for number, item in enumerate(items):
         adds = bytes_of(item)
-        if size + adds > MAX_REQUEST_BYTES and number > first:
+        if size + adds > ONE_MESSAGE_BYTES and number > first:
             yield items[first:number]
             first, size = number, 0
         size += adds

@@ -35,6 +35,7 @@ from penstock.rpc.errors import (
 )
 from penstock.rpc.item_session import Session
 from penstock.rpc.open_calls import OpenCall, OpenCalls
+from penstock.rpc.request_parts import check_share, declared_bytes, rest_of
 from penstock.rpc.slow_readers import WatchedWriter
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
@@ -162,7 +163,7 @@ class EndpointHandlers:
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
-                payload = await self._receive(context, share)
+                payload = await self._receive(context, metadata, share)
                 size = len(payload)
                 pending = self._dispatcher.begin(rpc, rpc.parse(payload), call)
                 del payload  # is not kept while the answer is waited for
@@ -208,7 +209,7 @@ class EndpointHandlers:
             with self._endpoint.opened(metadata):
                 call = self._timed(await self._caller(metadata), context)
                 share = self._join(call)
-                payload = await self._receive(context, share)
+                payload = await self._receive(context, metadata, share)
                 size = len(payload)
                 chunks = self._dispatcher.stream(rpc, payload, call)
                 async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
@@ -259,8 +260,10 @@ class EndpointHandlers:
         return asyncio.get_running_loop().call_later(age_s, session.move)
 
     def _join(self, call: Call) -> CallerShare:
-        """The caller's share, which the caller of this must `_leave`."""
-        if self._callers is None:
+        """The caller's share, which the caller of this must `_leave`. A service that calls in the
+        name of others bounds them itself.
+        """
+        if self._callers is None or call.is_translated:
             return UNLIMITED
         return self._callers.join(call.principal.key_id or call.principal.organisation)
 
@@ -272,18 +275,22 @@ class EndpointHandlers:
             self._callers.leave(share)
 
     @staticmethod
-    async def _receive(context: Any, share: CallerShare) -> bytes:
-        """The one message of a plain RPC, counted in its caller's share.
+    async def _receive(context: Any, metadata: CallerMetadata, share: CallerShare) -> bytes:
+        """The request of a plain RPC, counted in its caller's share: one message, or all its parts.
 
         Raises:
             Fault: RESOURCE_EXHAUSTED.
         """
+        total = declared_bytes(metadata)
+        check_share(total, share)
         async with share.receiving:
             payload = await context.read()
             if payload is grpc.aio.EOF:
                 raise invalid("", "no request message came")
-            share.begin(len(payload))
             received: bytes = payload
+            if total:
+                received = await rest_of(received, total, context.read)
+            share.begin(len(received))
             return received
 
     def _item_call(

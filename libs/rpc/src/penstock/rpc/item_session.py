@@ -28,6 +28,7 @@ from penstock.rpc.errors import (
     to_item_status,
     unavailable,
 )
+from penstock.rpc.request_parts import PartialItems, check_share
 from penstock.rpc.slow_readers import SLOW_READER_S
 from penstock.service.clock import Clock
 
@@ -76,6 +77,7 @@ class Session:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sizes: dict[int, int] = {}
         """Request bytes of what is counted in the share."""
+        self._partial = PartialItems()
         self._expired: set[int] = set()
         self._ready: deque[tuple[int, bytes, common_pb2.ItemStatus | None]] = deque()
         self._wake = asyncio.Event()
@@ -170,11 +172,28 @@ class Session:
             self._ping = frame.ping
             self._wake.set()
         for item_id in frame.cancelled_ids:
+            self._partial.drop(item_id)
             if task := self._tasks.get(item_id):
                 task.cancel()
         now = self._clock.monotonic()
         for item in frame.items:
-            self._start(item, now)
+            if item.method and not item.remaining_bytes:
+                self._start(item, now)
+            else:
+                self._take_part(item, now)
+
+    def _take_part(self, item: common_pb2.Item, now: float) -> None:
+        """Take a part of an item, which starts with its last part."""
+        try:
+            if item.method:
+                check_share(len(item.payload) + item.remaining_bytes, self._share)
+                self._partial.begin(item, now)
+            elif not self._share.takes_parts:
+                raise invalid("method", "is missing")
+            elif (whole := self._partial.add(item)) is not None:
+                self._start(*whole)
+        except Fault as fault:
+            self._end(item.id, fault)
 
     def _start(self, item: common_pb2.Item, now: float) -> None:
         rpc = self._dispatcher.rpcs.get(item.method)

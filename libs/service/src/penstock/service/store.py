@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
+from penstock.service.store_connections import send_at_once
 from penstock.service.store_url import StoreAddress, parse
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -62,16 +63,21 @@ def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.a
         "db": address.db,
     }
     if address.path:
-        return redis.asyncio.Redis(unix_socket_path=address.path, **options)
+        return _sending_at_once(redis.asyncio.Redis(unix_socket_path=address.path, **options))
     options |= _tls_of(address)
     match address.kind:
         case "server":
             [(host, port)] = address.hosts
-            return redis.asyncio.Redis(host=host, port=port, **options)
+            return _sending_at_once(redis.asyncio.Redis(host=host, port=port, **options))
         case "sentinel":
             return _by_sentinel(address, options)
         case "cluster":
             return _of_cluster(address, options)
+
+
+def _sending_at_once(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
+    send_at_once(client.connection_pool)
+    return client
 
 
 def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio.Redis:

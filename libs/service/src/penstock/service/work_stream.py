@@ -24,7 +24,8 @@ from redis.exceptions import RedisError, ResponseError
 log = logging.getLogger(__name__)
 
 GROUP = "routers"
-BLOCK_MS = 500
+BLOCK_MS = 1_500
+"""Longest wait for an entry; below the timeout of the store's client."""
 LOST = (RedisError, OSError, TimeoutError)
 
 # KEYS: stream. ARGV: group, consumer, entries. Renews the claim on each entry that still belongs to

@@ -53,7 +53,9 @@ class Outcome:
     overshoot: int = 0
     """Times that a run's calls could be billed more than its limit."""
     lost_share: int = 0
-    """Micro-dollars by which the tree's account differs from what its calls took."""
+    """Micro-dollars by which the tree's account, and the rows of its cost, differ from what its
+    calls took.
+    """
     paid_twice: int = 0
     """Settled calls that were let go again, and micro-dollars booked for them."""
     reserve_refused: int = 0
@@ -218,12 +220,15 @@ class Tree:
             return False
         took = rng.randint(0, most)
         self.books.add(run_id, took - most)
-        settle = pb.SettleRunRequest(
-            run_id=run_id, hold_id=hold_id, spent=run_pb2.RunAmount(calls=1, microusd=took)
-        )
-        await self.limiters.ask("SettleRun", settle)
+        await self._settle(run_id, hold_id, took)
         self.settled[hold_id] = run_id, most
         return True
+
+    async def _settle(self, run_id: str, hold_id: str, microusd: int) -> None:
+        settle = pb.SettleRunRequest(run_id=run_id, hold_id=hold_id)
+        cost = settle.costs.add(kind=run_pb2.RUN_COST_KIND_ANSWER, step=f"step {microusd % 5}")
+        cost.amount.calls, cost.amount.microusd = 1, microusd
+        await self.limiters.ask("SettleRun", settle)
 
     async def _held(self, run_id: str, hold_id: str, most: int, rng: Random) -> bool:
         """Hold what a call may cost; at its limit, the run is raised or given up."""
@@ -263,7 +268,7 @@ class Tree:
         change = pb.ChangeRunRequest(run_id=ROOT, action=pb.RUN_ACTION_RAISE)
         change.limits.microusd = self.books.limits[ROOT]
         await self.limiters.ask("ChangeRun", change)
-        before = await self._total()
+        before = await self._charged()
         for hold_id, (run_id, most) in list(self.settled.items())[:20]:
             amount = run_pb2.RunAmount(calls=1, microusd=most)
             hold = pb.HoldRunRequest(run_id=run_id, hold_id=hold_id, amount=amount)
@@ -272,11 +277,12 @@ class Tree:
                 self.outcome.paid_twice += 1
             except Fault as fault:
                 self.outcome.paid_twice += fault.reason is not Reason.SUPERSEDED
-        self.outcome.paid_twice += max(0, await self._total() - before)
+        self.outcome.paid_twice += max(0, await self._charged() - before)
 
-    async def _total(self) -> int:
+    async def _charged(self) -> int:
+        """Spent and held: the hold of a caller that was killed becomes spent when it expires."""
         answer = await self.limiters.ask("ReadRun", pb.ReadRunRequest(run_id=ROOT))
-        return sum(int(run.spent.microusd) for run in answer.runs)
+        return sum(int(run.spent.microusd + run.held.microusd) for run in answer.runs)
 
     async def _answer_finally(self, reserve: int) -> None:
         """Spend all but the reserve, and then the reserve."""
@@ -294,15 +300,17 @@ class Tree:
                 self.outcome.reserve_refused += is_final
                 continue
             self.outcome.overshoot += self.books.add(ROOT, microusd)
-            settle = pb.SettleRunRequest(run_id=ROOT, hold_id=hold_id, spent=amount)
-            await self.limiters.ask("SettleRun", settle)
+            await self._settle(ROOT, hold_id, microusd)
 
     async def _compare(self) -> None:
         """End the tree: what it has used is what its calls took, and nothing is held."""
         end = pb.ChangeRunRequest(run_id=ROOT, action=pb.RUN_ACTION_END)
         root = (await self.limiters.ask("ChangeRun", end)).runs[0]
         used = root.spent.microusd + root.held.microusd + root.shared.microusd
-        self.outcome.lost_share = abs(used - self.books.billed[ROOT]) + root.held.microusd
+        billed = self.books.billed[ROOT]
+        answer = await self.limiters.ask("ReadRunCost", pb.ReadRunCostRequest(run_id=ROOT))
+        rows = sum(int(row.amount.microusd) for row in answer.costs)
+        self.outcome.lost_share = abs(used - billed) + abs(rows - billed) + root.held.microusd
 
     async def _kill(self) -> None:
         while True:

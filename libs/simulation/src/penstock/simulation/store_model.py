@@ -289,6 +289,9 @@ class StoreModel(StreamCommands):
     def _hexists(self, key: str, field: str) -> int:
         return int(field in self._read(key, Hash))
 
+    def _hlen(self, key: str) -> int:
+        return len(self._read(key, Hash))
+
     def _hkeys(self, key: str) -> list[str]:
         return list(self._read(key, Hash))
 

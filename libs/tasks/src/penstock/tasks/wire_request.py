@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.errors import invalid
 
-MAX_WIRE_BODY_BYTES = 2_000_000
-"""A body and the task that is translated from it fit one message together."""
+MAX_WIRE_BODY_BYTES = 16 << 20
+"""A body and the task that is translated from it fit one request together."""
 MAX_HEADERS = 16
 MAX_HEADER_CHARACTERS = 2_048
 HEADER_PREFIXES: Mapping[pb.Wire, str] = {

@@ -62,6 +62,7 @@ class RawUpstream:
     answer: Answers
     requests: list[RawRequest] = field(default_factory=list)
     url: str = ""
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def __aenter__(self) -> RawUpstream:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -71,15 +72,21 @@ class RawUpstream:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                request = await _read_request(reader)
-                self.requests.append(request)
-                await _send(writer, self.answer(request))
-        writer.close()
+        self._writers.add(writer)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    request = await _read_request(reader)
+                    self.requests.append(request)
+                    await _send(writer, self.answer(request))
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> RawRequest:

@@ -16,6 +16,7 @@ from typing import Any
 
 EMBEDDING_WIDTH = 8
 PROMPT_OVERHEAD_TOKENS = 3
+CHARACTERS_PER_TOKEN = 4
 
 Json = dict[str, Any]
 
@@ -74,7 +75,7 @@ def usage_chunk(request: Json, answer: ScriptedAnswer) -> Json:
 def usage(request: Json, answer: ScriptedAnswer) -> Json:
     """The token counts of a chat completion."""
     characters = sum(len(str(message.get("content") or "")) for message in request["messages"])
-    prompt_tokens = characters // 4 + PROMPT_OVERHEAD_TOKENS
+    prompt_tokens = characters // CHARACTERS_PER_TOKEN + PROMPT_OVERHEAD_TOKENS
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": len(answer.text.split(" ")) + answer.reasoning_tokens,
@@ -83,8 +84,17 @@ def usage(request: Json, answer: ScriptedAnswer) -> Json:
     }
 
 
-def embeddings(request: Json) -> Json:
-    """The body of an embedding answer: a hash of each text, the rows in reverse order."""
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text at four characters each."""
+    return len(text) // CHARACTERS_PER_TOKEN
+
+
+def embeddings(request: Json, count: Callable[[str], int] = estimated_tokens) -> Json:
+    """The body of an embedding answer: a hash of each text, the rows in reverse order.
+
+    Args:
+        count: tokens of a text.
+    """
     rows = [
         {"index": index, "embedding": _embedding(text)}
         for index, text in enumerate(request["input"])
@@ -92,7 +102,7 @@ def embeddings(request: Json) -> Json:
     return {
         "model": request["model"],
         "data": rows[::-1],
-        "usage": {"prompt_tokens": sum(map(len, request["input"])) // 4},
+        "usage": {"prompt_tokens": sum(map(count, request["input"]))},
     }
 
 
@@ -101,11 +111,11 @@ def ranking(request: Json) -> Json:
     documents = request["documents"]
     order = sorted(range(len(documents)), key=lambda index: -len(documents[index]))
     rows = [{"index": i, "relevance_score": len(documents[i]) / 100} for i in order]
-    tokens = sum(len(request["query"]) + len(document) for document in documents) // 4
+    tokens = sum(len(request["query"]) + len(document) for document in documents)
     return {
         "model": request["model"],
         "results": rows[: request["top_n"]],
-        "usage": {"total_tokens": tokens},
+        "usage": {"total_tokens": tokens // CHARACTERS_PER_TOKEN},
     }
 
 

@@ -81,5 +81,5 @@ def peer_to(
 
 def _remote_peer(transport: Transport, address: str, endpoint: Endpoint, token: str) -> Peer:
     if transport.endswith("stream"):
-        return connect(address, endpoint.service, token=token)
-    return UnaryPeer(open_channel(address), endpoint.service, token=token)
+        return connect(address, endpoint.service, token=token, divides=True)
+    return UnaryPeer(open_channel(address), endpoint.service, token=token, divides=True)

@@ -68,8 +68,11 @@ class ScriptedUpstream:
         key: the API key to require; empty: any.
         tls: a server's TLS context; None: plain HTTP.
         report_usage: whether answers have token counts.
+        count: tokens of a text to embed.
         faults: taken one for each request, in order; an empty string is no fault.
         requests: the request bodies so far.
+        billed: the bodies of those whose answers were computed, with their usage, whether or not
+            the answer reached its caller; faults are not billed.
         connections: number of connections accepted so far.
         caller_left: set when a caller closes its connection before the answer has ended.
         url: the base URL, while it serves.
@@ -82,8 +85,10 @@ class ScriptedUpstream:
     key: str = ""
     tls: ssl.SSLContext | None = None
     report_usage: bool = True
+    count: Callable[[str], int] = messages.estimated_tokens
     faults: deque[UpstreamFault] = field(default_factory=deque)
     requests: list[Json] = field(default_factory=list)
+    billed: list[tuple[Json, Json]] = field(default_factory=list)
     connections: int = 0
     caller_left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
@@ -186,13 +191,17 @@ class _Connection:
             )
             return True
         if path.endswith("/embeddings"):
-            await self._send(json.dumps(messages.embeddings(body)).encode())
+            made = messages.embeddings(body, self.upstream.count)
+            self.upstream.billed.append((body, made["usage"]))
+            await self._send(json.dumps(made).encode())
             return True
         if path.endswith("/rerank"):
             await self._send(json.dumps(messages.ranking(body)).encode())
             return True
         answer = self.upstream.script(body)
         answer = replace(answer, text=repeat_to_length(answer.text, pace.words))
+        if not fault:
+            self.upstream.billed.append((body, messages.usage(body, answer)))
         if body.get("stream"):
             return await self._stream(body, answer, fault, pace.per_word_s)
         return await self._send_whole(body, answer, fault)

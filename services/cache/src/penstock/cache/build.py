@@ -26,6 +26,7 @@ from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache, load
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore
+from penstock.cache.storage.grouped_writes import GroupedWrites
 from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
@@ -68,6 +69,7 @@ class Cache:
     semantic_cache: SemanticCache | None
     section: Current[CacheSection]
     replicas: ReplicaFollower
+    writes: GroupedWrites
     judge: Judge | None
 
     @property
@@ -86,6 +88,7 @@ class Cache:
 
     async def close(self) -> None:
         """End background work. The store's client belongs to whoever made it."""
+        await self.writes.close()
         if self.judge is not None:
             await self.judge.close()
         if self.semantic_cache is not None:
@@ -145,7 +148,9 @@ def assemble(
     semantic_cache = _semantic_cache(current, client, outside, models)
     statistics = CacheStatistics(entries, semantic_cache, outside.telemetry)
     pending = PendingLookups(outside.clock)
-    parts = CacheParts(entries, pending, statistics, current, outside.clock, key_salt(secret))
+    writes = GroupedWrites(entries)
+    salt = key_salt(secret)
+    parts = CacheParts(entries, writes, pending, statistics, current, outside.clock, salt)
     semantic_lookup = SemanticLookup(semantic_cache, secret, current, outside.clock)
     learning = SemanticLearning(semantic_cache, entries, models.judge, outside.telemetry)
     servicer = CacheServicer(
@@ -162,6 +167,7 @@ def assemble(
         semantic_cache,
         current,
         ReplicaFollower(entries),
+        writes,
         models.judge,
     )
 

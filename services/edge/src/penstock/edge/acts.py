@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
-import orjson
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.edge.anthropic_messages.wire import AnthropicMessages
-from penstock.edge.call_options import PREFIX, options_of
+from penstock.edge.call_options import options_of
 from penstock.edge.caller import Refused
 from penstock.edge.conversations import (
     RECEIPT_HEADER,
@@ -22,46 +19,27 @@ from penstock.edge.conversations import (
 )
 from penstock.edge.draining import Draining
 from penstock.edge.http_exchange import ClientLeft, HttpExchange
-from penstock.edge.json_fields import refused
+from penstock.edge.lookups import MODELS, RECEIPTS, RESPONSES, Lookups, no_method, no_path
 from penstock.edge.openai_chat.wire import ChatCompletions
 from penstock.edge.openai_responses.response_keeper import WIRE as RESPONSES_WIRE
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
 from penstock.edge.openai_rest.embeddings import embeddings_body, read_embeddings
-from penstock.edge.openai_rest.models import model_body, models_body
 from penstock.edge.openai_rest.rerank import read_rerank, rerank_body
 from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
 from penstock.edge.same_wire import put_wire_request
+from penstock.edge.served import Act, Bodies, ByMethod, Served, available
 from penstock.edge.settings import EdgeSettings
-from penstock.edge.wire import Asked, Failure, FailureKind, Identity, Wire
-from penstock.rpc.call import Call
+from penstock.edge.wire import Asked, Identity, Wire
 from penstock.service.clock import Clock
 
-MODELS, RECEIPTS, RESPONSES = "/v1/models", "/v1/receipts", "/v1/responses"
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+INPUT_TOKENS = f"{RESPONSES}/input_tokens"
 OPENAI, ANTHROPIC = ChatCompletions(), AnthropicMessages()
 WIRES: dict[str, Wire] = {"/v1/chat/completions": OPENAI, MESSAGES: ANTHROPIC}
 """The wire of each path that answers conversations."""
 EMPTY_TASK = inference_pb2.GenerateTask()
-Act = Callable[["Served"], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Served:
-    """One request while it is served.
-
-    Attributes:
-        exchange: the request, and the way to answer it.
-        call: deadline and trace.
-        key: the caller's.
-        number: the request's own, in hexadecimal.
-    """
-
-    exchange: HttpExchange
-    call: Call
-    key: str = field(repr=False)
-    number: str
 
 
 class Acts:
@@ -71,25 +49,33 @@ class Acts:
         self,
         router: RouterCalls,
         responses: ResponseKeeper,
+        receipts: Receipts,
         draining: Draining,
         settings: EdgeSettings,
         clock: Clock,
     ) -> None:
         self._router = router
         self._responses = responses
-        self._settings = settings
         self._clock = clock
-        self._receipts = Receipts(settings.kept_receipts)
-        self._conversations = Conversations(router, self._receipts, draining, settings)
-        self._acts: dict[tuple[str, str], Act] = {
-            ("POST", "/v1/embeddings"): self._embed,
-            ("POST", "/v1/rerank"): self._rerank,
-            ("GET", MODELS): self._models,
-            ("POST", COUNT_TOKENS): self._count_tokens,
-            ("POST", RESPONSES): self._respond,
-            **{("POST", path): self._converse for path in WIRES},
+        self._receipts = receipts
+        self._bodies = Bodies(router, settings)
+        self._conversations = Conversations(router, receipts, draining, settings)
+        lookups = Lookups(router, responses, receipts)
+        self._at: dict[str, ByMethod] = {
+            "/v1/embeddings": {"POST": self._embed},
+            "/v1/rerank": {"POST": self._rerank},
+            MODELS: {"GET": lookups.models},
+            COUNT_TOKENS: {"POST": self._count_tokens},
+            INPUT_TOKENS: {"POST": self._count_input_tokens},
+            RESPONSES: {"POST": self._respond},
+            **{path: {"POST": self._converse} for path in WIRES},
         }
-        self._paths = {path for _, path in self._acts}
+        self._below: dict[str, Callable[[str], ByMethod]] = {
+            MODELS: lambda _: {"GET": lookups.model},
+            RECEIPTS: lambda _: {"GET": lookups.receipt},
+            RESPONSES: lookups.of_response,
+        }
+        """What answers the rest of a path below another."""
 
     def find(self, method: str, path: str) -> Act:
         """What answers a method of a path.
@@ -97,77 +83,74 @@ class Acts:
         Raises:
             Refused: nothing does.
         """
-        act = self._acts.get((method, path))
-        if act is not None:
-            return act
-        if method == "GET" and path.startswith(f"{MODELS}/"):
-            return self._model
-        if method == "GET" and path.startswith(f"{RECEIPTS}/"):
-            return self._receipt
-        if path.startswith(f"{RESPONSES}/") and method in ("GET", "DELETE"):
-            return self._kept_response
-        if path in self._paths:
-            raise Refused(Failure(FailureKind.NO_SUCH_METHOD, f"{path} does not take {method}"))
-        raise Refused(_no_path(path))
+        acts = self._at.get(path) or self._acts_below(path)
+        if not acts:
+            raise Refused(no_path(path))
+        if method not in acts:
+            raise Refused(no_method(method, path, tuple(acts)))
+        return acts[method]
 
-    async def _body(self, exchange: HttpExchange) -> bytes:
-        settings = self._settings
-        return await exchange.body(settings.max_body_bytes, settings.body_timeout_s)
+    def _acts_below(self, path: str) -> ByMethod:
+        for above, acts in self._below.items():
+            below = path.removeprefix(f"{above}/")
+            if below and below != path:
+                return acts(below)
+        return {}
 
     async def _converse(self, served: Served) -> None:
+        wire = WIRES[served.exchange.path]
+        await self._answer_asked(served, wire, await self._asked(served, wire))
+
+    async def _asked(self, served: Served, wire: Wire) -> Asked:
+        """What is asked, with the request's own bytes where they may pass. The body itself is not
+        kept while the answer is waited for.
+        """
         exchange = served.exchange
-        wire = WIRES[exchange.path]
-        body = await self._body(exchange)
+        body = await self._bodies.read(served)
         asked = wire.read(body, exchange.headers)
         put_wire_request(asked.task, exchange.path, body, exchange.headers)
-        await self._answer_asked(served, wire, asked)
+        return asked
 
     async def _respond(self, served: Served) -> None:
-        exchange = served.exchange
-        body = await self._body(exchange)
-        asked = await self._responses.read(served.key, body, exchange.headers)
+        asked = await self._asked_response(served)
         await self._answer_asked(served, RESPONSES_WIRE, asked, self._responses.of(served.key))
+
+    async def _asked_response(self, served: Served) -> Asked:
+        body = await self._bodies.read(served)
+        return await self._responses.read(served.key, body, served.exchange.headers)
 
     async def _answer_asked(
         self, served: Served, wire: Wire, asked: Asked, keeping: Keeping | None = None
     ) -> None:
         exchange = served.exchange
         options = options_of(asked, exchange.headers)
-        _name_ignored(exchange, asked.ignored)
+        served.name_ignored(asked.ignored)
         identity = Identity(served.number, int(self._clock.time()), asked.model)
         answer = self._conversations.stream if asked.streams else self._conversations.whole
         conversation = Conversation(
             wire, asked, options, identity, served.call, served.key, keeping
         )
-        await self._unless_left(exchange, answer(exchange, conversation))
+        await _unless_left(exchange, answer(exchange, conversation))
 
     async def _count_tokens(self, served: Served) -> None:
-        exchange = served.exchange
-        asked = ANTHROPIC.read_count(await self._body(exchange), exchange.headers)
-        _name_ignored(exchange, asked.ignored)
-        await self._available(served)  # Only a key in force is answered.
-        await exchange.reply(200, ANTHROPIC.count(asked))
+        asked = ANTHROPIC.read_count(await self._bodies.read(served), served.exchange.headers)
+        await self._counted(served, asked, ANTHROPIC.count(asked))
 
-    async def _kept_response(self, served: Served) -> None:
-        exchange, key = served.exchange, served.key
-        await self._available(served)  # Only a key in force sees what it was told before.
-        response_id, _, rest = exchange.path.removeprefix(f"{RESPONSES}/").partition("/")
-        if exchange.query.get("stream", "false").lower() != "false":
-            raise refused("stream", "an answer that has ended is not streamed again; leave it out")
-        if exchange.method == "DELETE" and not rest:
-            await exchange.reply(200, await self._responses.delete(key, response_id))
-        elif exchange.method == "GET" and not rest:
-            await exchange.reply(200, await self._responses.response(key, response_id))
-        elif exchange.method == "GET" and rest == "input_items":
-            items = await self._responses.input_items(key, response_id, exchange.query)
-            await exchange.reply(200, items)
-        else:
-            raise Refused(_no_path(exchange.path))
+    async def _count_input_tokens(self, served: Served) -> None:
+        body = await self._bodies.read(served)
+        await available(self._router, served)  # What is kept is looked up for a key in force only.
+        asked = await self._responses.read_count(served.key, body)
+        await self._counted(served, asked, RESPONSES_WIRE.count(asked))
+
+    async def _counted(self, served: Served, asked: Asked, count: bytes) -> None:
+        served.name_ignored(asked.ignored)
+        await available(self._router, served)  # Only a key in force is answered.
+        await served.exchange.reply(200, count)
 
     async def _embed(self, served: Served) -> None:
         exchange = served.exchange
-        asked = read_embeddings(await self._body(exchange))
-        _name_ignored(exchange, asked.ignored)
+        asked = read_embeddings(await self._bodies.read(served))
+        served.name_ignored(asked.ignored)
         options = options_of(Asked(EMPTY_TASK, asked.model), exchange.headers)
         request = router_pb2.EmbedRequest(options=options, texts=asked.texts)
 
@@ -176,12 +159,12 @@ class Acts:
             self._account(served, response)
             await exchange.reply(200, embeddings_body(response, asked, asked.model))
 
-        await self._unless_left(exchange, answer())
+        await _unless_left(exchange, answer())
 
     async def _rerank(self, served: Served) -> None:
         exchange = served.exchange
-        asked = read_rerank(await self._body(exchange))
-        _name_ignored(exchange, asked.ignored)
+        asked = read_rerank(await self._bodies.read(served))
+        served.name_ignored(asked.ignored)
         options = options_of(Asked(EMPTY_TASK, asked.model), exchange.headers)
         request = router_pb2.RerankRequest(
             options=options, query=asked.query, documents=asked.documents, top_n=asked.top_n
@@ -193,69 +176,36 @@ class Acts:
             self._account(served, response)
             await exchange.reply(200, rerank_body(response, asked, identity))
 
-        await self._unless_left(exchange, answer())
-
-    async def _models(self, served: Served) -> None:
-        await served.exchange.reply(200, models_body(await self._available(served)))
-
-    async def _model(self, served: Served) -> None:
-        name = unquote(served.exchange.path.removeprefix(f"{MODELS}/"))
-        body = model_body(await self._available(served), name)
-        if body is None:
-            raise Refused(Failure(FailureKind.NOT_FOUND, f"no model is called {name!r}", "model"))
-        await served.exchange.reply(200, body)
-
-    async def _available(self, served: Served) -> list[router_pb2.AvailableModel]:
-        request = router_pb2.ListModelsRequest()
-        response = await self._router.call("ListModels", request, served.call, served.key)
-        return list(response.models)
-
-    async def _receipt(self, served: Served) -> None:
-        request_id = served.exchange.path.removeprefix(f"{RECEIPTS}/")
-        await self._available(served)  # Only a key in force sees what it was told before.
-        found = self._receipts.find(served.key, request_id)
-        if found is None:
-            message = f"{request_id!r} is not among the latest receipts of this key"
-            raise Refused(Failure(FailureKind.NOT_FOUND, message, code="receipt_not_found"))
-        await served.exchange.reply(200, orjson.dumps(found))
+        await _unless_left(exchange, answer())
 
     def _account(self, served: Served, response: Any) -> None:
         self._receipts.keep(served.key, response.receipt)
         served.exchange.add_header(RECEIPT_HEADER, receipt_header(response.receipt))
 
-    async def _unless_left(self, exchange: HttpExchange, answer: Any) -> None:
-        """Answer, unless the client leaves first: then the answer is cancelled.
 
-        Raises:
-            ClientLeft: it has.
-        """
-        work = asyncio.ensure_future(answer)
-        leaving = asyncio.ensure_future(exchange.left())
-        try:
-            await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientLeft
-            work.result()
-        finally:
-            leaving.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.wait((work,))
+async def _unless_left(exchange: HttpExchange, answer: Any) -> None:
+    """Answer, unless the client leaves first: then the answer is cancelled.
 
-
-def _no_path(path: str) -> Failure:
-    message = f"there is no {path}; see the documentation for the paths"
-    return Failure(FailureKind.NOT_FOUND, message, code="unknown_url")
-
-
-def _name_ignored(exchange: HttpExchange, ignored: tuple[str, ...]) -> None:
-    if ignored:
-        exchange.add_header(f"{PREFIX}ignored", ", ".join(ignored))
+    Raises:
+        ClientLeft: it has.
+    """
+    work = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(exchange.left())
+    try:
+        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientLeft
+        work.result()
+    finally:
+        leaving.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
 
 
 def route_name(path: str) -> str:
     """A path without what differs from call to call."""
     for prefix in (MODELS, RECEIPTS, RESPONSES):
-        if path.startswith(f"{prefix}/"):
+        if path.startswith(f"{prefix}/") and path != INPUT_TOKENS:
             return f"{prefix}/{{id}}"
     return path

@@ -13,10 +13,11 @@ import secrets
 from collections.abc import MutableMapping
 from typing import Any
 
-from penstock.edge.acts import ANTHROPIC, MESSAGES, OPENAI, Acts, Served, route_name
+from penstock.edge.acts import ANTHROPIC, MESSAGES, OPENAI, Acts, route_name
 from penstock.edge.call_options import timeout_s
-from penstock.edge.caller import KeyLimits, Refused, key_of
+from penstock.edge.caller import Bounds, KeyLimits, Refused, key_of
 from penstock.edge.conversations import LEAVING
+from penstock.edge.description.document import openapi_json
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of, refusal_of
 from penstock.edge.http_exchange import (
@@ -27,9 +28,12 @@ from penstock.edge.http_exchange import (
     Receive,
     Send,
 )
+from penstock.edge.lookups import no_method
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
+from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
 from penstock.edge.same_wire import providers_reply
+from penstock.edge.served import Served
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import BadRequest, Failure, FailureKind, Wire
 from penstock.otel.telemetry import Telemetry
@@ -38,6 +42,9 @@ from penstock.rpc.errors import to_fault
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
+HEALTHY = b'{"status":"ok"}'
+OPEN_PAGES = {"/": HEALTHY, "/healthz": HEALTHY, "/openapi.json": openapi_json()}
+"""What everybody may read."""
 
 
 class EdgeApp:
@@ -47,6 +54,7 @@ class EdgeApp:
         self,
         router: RouterCalls,
         responses: ResponseKeeper,
+        receipts: Receipts,
         settings: EdgeSettings,
         clock: Clock,
         telemetry: Telemetry,
@@ -54,9 +62,13 @@ class EdgeApp:
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
-        self._limits = KeyLimits(settings.max_calls_per_key)
+        self._limits = KeyLimits(
+            Bounds(
+                settings.max_calls_per_key, settings.max_key_body_bytes, settings.max_bodies_bytes
+            )
+        )
         self.draining = Draining()
-        self._acts = Acts(router, responses, self.draining, settings, clock)
+        self._acts = Acts(router, responses, receipts, self.draining, settings, clock)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection's next request."""
@@ -99,8 +111,10 @@ class EdgeApp:
                 await _refuse(exchange, wire, failure, number)
 
     async def _route(self, exchange: HttpExchange, number: str) -> None:
-        if exchange.path in ("/healthz", "/") and exchange.method in ("GET", "HEAD"):
-            await exchange.reply(200, b'{"status":"ok"}')
+        if (page := OPEN_PAGES.get(exchange.path)) is not None:
+            if exchange.method not in ("GET", "HEAD"):
+                raise Refused(no_method(exchange.method, exchange.path, ("GET", "HEAD")))
+            await exchange.reply(200, page)
             return
         act = self._acts.find(exchange.method, exchange.path)
         if self.draining.has_begun:
@@ -115,10 +129,10 @@ class EdgeApp:
         call = Call(deadline_s=deadline_s, traceparent=exchange.headers.get("traceparent", ""))
         name = f"{exchange.method} {route_name(exchange.path)}"
         with (
-            self._limits.counted(key),
+            self._limits.counted(key) as share,
             self._telemetry.span(name, call, kind="server") as span,
         ):
-            await act(Served(exchange, span.call, key, number))
+            await act(Served(exchange, span.call, key, number, share))
 
 
 def _failure(error: Exception) -> Failure:
@@ -139,6 +153,8 @@ async def _refuse(exchange: HttpExchange, wire: Wire, failure: Failure, number: 
     if failure.retry_after_s:
         exchange.add_header("retry-after", str(math.ceil(failure.retry_after_s)))
         exchange.add_header("retry-after-ms", str(math.ceil(failure.retry_after_s * 1e3)))
+    if failure.allowed:
+        exchange.add_header("allow", ", ".join(failure.allowed))
     if failure.may_retry is not None:
         exchange.add_header("x-should-retry", str(failure.may_retry).lower())
     await exchange.reply(status, body)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Admit = Callable[[int], Awaitable[None]]
 JSON_TYPE = b"application/json"
 EVENT_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -74,22 +75,30 @@ class HttpExchange:
         safe = _CONTROL.sub("", value).encode("latin-1", "replace")
         self.extra_headers.append((name.encode("latin-1"), safe))
 
-    async def body(self, most_bytes: int, within_s: float) -> bytes:
+    async def body(self, most_bytes: int, within_s: float, admit: Admit) -> bytes:
         """The request's body.
+
+        Args:
+            most_bytes: that are taken.
+            within_s: seconds in which it must come.
+            admit: is told how many bytes the body has or will have, each time that this grows, and
+                raises where they are not taken.
 
         Raises:
             BodyTooLarge, BodyTooSlow, ClientLeft: see there.
         """
         declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        expected = int(declared[:20]) if declared.isdecimal() else 0
+        if expected > most_bytes:
             raise BodyTooLarge
         try:
             async with asyncio.timeout(within_s):
-                return await self._read(most_bytes)
+                await admit(expected)
+                return await self._read(most_bytes, expected, admit)
         except TimeoutError:
             raise BodyTooSlow from None
 
-    async def _read(self, most_bytes: int) -> bytes:
+    async def _read(self, most_bytes: int, expected: int, admit: Admit) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
@@ -100,6 +109,8 @@ class HttpExchange:
             size += len(part)
             if size > most_bytes:
                 raise BodyTooLarge
+            if size > expected:
+                await admit(size)
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -120,6 +120,16 @@ def object_at(value: Any, at: str) -> Json:
 
 
 @pure
+def texts_at(value: Any, at: str) -> dict[str, str]:
+    """An object whose values are texts; empty where it is absent."""
+    given = object_at(value, at)
+    for name_, text_ in given.items():
+        if not isinstance(text_, str):
+            raise refused(f"{at}.{name_}", "must be a string")
+    return given
+
+
+@pure
 def list_at(value: Any, at: str) -> list[Any]:
     """A list; empty where it is absent."""
     if value is None:

@@ -65,6 +65,7 @@ class Failure:
         may_retry: whether a client should; None leaves it to the client's own rules.
         providers: status and body that a provider of the client's wire gave, which then stand in
             place of ours; the status is 200 for events inside a stream.
+        allowed: the methods that the path takes, where it does not take the request's.
     """
 
     kind: FailureKind
@@ -74,6 +75,7 @@ class Failure:
     retry_after_s: float = 0.0
     may_retry: bool | None = None
     providers: tuple[int, bytes] | None = None
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

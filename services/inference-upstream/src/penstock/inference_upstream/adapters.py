@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 from penstock.api.inference.v1 import inference_pb2 as pb
@@ -10,6 +10,7 @@ from penstock.inference_upstream.protocols import openai_embeddings, rerank
 from penstock.inference_upstream.protocols.anthropic_messages.wire import AnthropicMessages
 from penstock.inference_upstream.protocols.joining import joined
 from penstock.inference_upstream.protocols.openai_chat.wire import OpenAiChat
+from penstock.inference_upstream.protocols.passed_bytes import PassedBytes
 from penstock.inference_upstream.protocols.passing_on import AsSent, passed_on
 from penstock.inference_upstream.protocols.provider_words import told_as_it_came
 from penstock.inference_upstream.protocols.request_fields import check_modalities
@@ -144,29 +145,21 @@ async def _streamed_as_it_comes(
     wire: Wire, target: Target, task: pb.GenerateTask, answered: Body, sent: AsSent
 ) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
     """As `_streamed`; the chunks have the provider's bytes too, to the last one."""
-    answer = wire.stream(task, target)
+    answer, passed = wire.stream(task, target), PassedBytes(hides_usage=sent.hides_usage)
     async for piece in answered.pieces:
         try:
             chunks = joined(answer.feed(piece))
         except Fault as fault:
-            raise told_as_it_came(fault, 200, piece, sent.body) from None
-        for chunk in with_bytes(chunks, piece):
+            raise told_as_it_came(fault, 200, passed.last(piece), sent.body) from None
+        for chunk in passed.with_bytes(chunks, piece):
             yield chunk
         if answer.is_done:
             break
     rest = await read_to_end(answered) if answer.is_done else b""
     last_chunks, result = answer.end()
-    for chunk in with_bytes(last_chunks, rest) if rest else last_chunks:
+    for chunk in passed.with_last_bytes(last_chunks, rest):
         yield chunk
     yield result
-
-
-def with_bytes(chunks: Sequence[pb.GenerateChunk], piece: bytes) -> Sequence[pb.GenerateChunk]:
-    """The chunks of a piece, the first of them with its bytes."""
-    first = pb.GenerateChunk(wire_piece=piece)
-    if chunks:
-        first.MergeFrom(chunks[0])
-    return [first, *chunks[1:]]
 
 
 ADAPTERS: Mapping[str, Adapter] = {

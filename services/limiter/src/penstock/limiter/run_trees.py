@@ -7,10 +7,19 @@ and micro-dollars, in this order.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from penstock.limiter.counters import Amounts, ThreeAmounts
+from penstock.limiter.run_costs import (
+    UNSETTLED,
+    CostLabel,
+    CostPart,
+    CostRow,
+    parse_rows,
+    part_rows,
+)
 from penstock.limiter.script import ScriptReply, to_json
 from penstock.service.purity import pure
 
@@ -96,6 +105,8 @@ class RunReply(NamedTuple):
     """
     runs: tuple[tuple[str, RunNode], ...] = ()
     """Ids and nodes, the topmost first."""
+    costs: tuple[CostRow, ...] = ()
+    """Of `run_cost` alone."""
 
 
 class RunBudget(NamedTuple):
@@ -145,19 +156,21 @@ class RunHold(NamedTuple):
     """Whether it may draw on the reserve."""
     is_unpriced: bool = False
     """Whether the amounts say nothing of money, because the model has no price."""
+    label: CostLabel = UNSETTLED
+    """What it counts as when it has expired."""
 
 
 @pure
 def hold_arguments(run_id: str, owner: str, hold: RunHold) -> str:
     """The arguments of `run_hold`."""
     flags = int(hold.is_final), int(hold.is_unpriced)
-    return to_json(run_id, owner, hold.hold_id, hold.amounts, hold.ttl_ms, *flags)
+    return to_json(run_id, owner, hold.hold_id, hold.amounts, hold.ttl_ms, *flags, hold.label.text)
 
 
 @pure
-def settle_arguments(run_id: str, owner: str, hold_id: str, spent: Amounts) -> str:
+def settle_arguments(run_id: str, owner: str, hold_id: str, parts: Sequence[CostPart]) -> str:
     """The arguments of `run_settle`."""
-    return to_json(run_id, owner, hold_id, spent)
+    return to_json(run_id, owner, hold_id, part_rows(parts))
 
 
 @pure
@@ -170,10 +183,22 @@ def change_arguments(run_id: str, owner: str, change: RunChange) -> str:
 def parse_runs(reply: ScriptReply) -> RunReply:
     """The reply of every operation on runs."""
     verdict, dimension, *pairs = reply
-    runs = tuple(
-        (_text(pairs[index]), _node(pairs[index + 1])) for index in range(0, len(pairs), 2)
-    )
-    return RunReply(RunVerdict(verdict), dimension, runs)
+    return RunReply(RunVerdict(verdict), dimension, _nodes(pairs))
+
+
+@pure
+def parse_costs(reply: ScriptReply) -> RunReply:
+    """The reply of `run_cost`."""
+    verdict, dimension, *rest = reply
+    if not rest:
+        return RunReply(RunVerdict(verdict), dimension)
+    first = 1 + 2 * rest[0]
+    runs, costs = _nodes(rest[1:first]), parse_rows(rest[first:])
+    return RunReply(RunVerdict(verdict), dimension, runs, costs)
+
+
+def _nodes(pairs: ScriptReply) -> tuple[tuple[str, RunNode], ...]:
+    return tuple((_text(pairs[at]), _node(pairs[at + 1])) for at in range(0, len(pairs), 2))
 
 
 def _node(packed: bytes) -> RunNode:

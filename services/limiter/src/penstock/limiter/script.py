@@ -36,10 +36,13 @@ OPERATION_MODULES = {
         "run_settle",
         "run_change",
         "run_read",
+        "run_cost",
         "run_list",
     ),
 }
 """Files of the folder `ledger` by the operations that they return."""
+OWN_MODULES = {"runs": ("run_costs",)}
+"""Files that one of these files alone uses."""
 RUN = """
 holds.expire_due()
 local reply = operations[ARGV[1]](unpack(cjson.decode(ARGV[4])))
@@ -58,19 +61,25 @@ def _joined_script() -> str:
     Lua makes all functions of a script anew in each run, and that takes as long as several of them.
     """
     parts = [_lua("prelude")]
-    parts += [f"local {name} = (function()\n{_lua(name)}end)()\n" for name in MODULES]
+    parts += [f"local {name} = {_module(name)}" for name in MODULES]
     parts.append("local operations\n")
     for name, operations in OPERATION_MODULES.items():
         is_needed = " or ".join(f"ARGV[1] == '{operation}'" for operation in operations)
-        parts.append(f"if {is_needed} then\noperations = (function()\n{_lua(name)}end)()\nend\n")
+        used = "".join(f"local {part} = {_module(part)}" for part in OWN_MODULES.get(name, ()))
+        parts.append(f"if {is_needed} then\n{used}operations = {_module(name)}end\n")
     parts.append(RUN)
     return "".join(parts)
 
 
 def files_of(operation: str) -> tuple[str, ...]:
     """The names, without suffix, of the files in the folder `ledger` that an operation runs."""
-    own = (name for name, operations in OPERATION_MODULES.items() if operation in operations)
-    return ("prelude", *MODULES, *own)
+    own = next(name for name, operations in OPERATION_MODULES.items() if operation in operations)
+    return ("prelude", *MODULES, *OWN_MODULES.get(own, ()), own)
+
+
+def _module(name: str) -> str:
+    """A file as an expression: its function, called."""
+    return f"(function()\n{_lua(name)}end)()\n"
 
 
 def _lua(name: str) -> str:

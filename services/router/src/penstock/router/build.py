@@ -38,10 +38,12 @@ from penstock.router.instances.backends import Backends
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
+from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
 from penstock.router.requests.token_counts import counters_of
 from penstock.router.routing.model_choice import Models
+from penstock.router.runs.cancels import RunCancels
 from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
 from penstock.router.runs.runs import Runs
@@ -114,7 +116,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
-    shape = PromptShape(sections.prompts, prices, clock=clock)
+    prefixes = Prefixes(prices, clock)
+    shape = PromptShape(sections.prompts, prices, prefixes)
     pipeline = Pipeline(
         attempts,
         holds,
@@ -134,9 +137,12 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     calls = CallHandler(keys, models, registry, pipeline, runs)
     shared = None
     if store is not None and outbox is not None:
-        jobs = Jobs(settings, store, calls.serve_job, clock)
-        shared = _Shared(store, jobs, RunStream(store, runs, outbox, clock))
+        served = Jobs(settings, store, calls.serve_job, clock)
+        shared = _Shared(store, served, RunStream(store, runs, outbox, clock))
+    jobs = shared.jobs if shared is not None else None
     started = StartedRuns(_limiter(settings, outside))
+    cancel_jobs = jobs.cancel_run if jobs is not None else None
+    cancels = RunCancels(started, runs, cancel_jobs, clock)
     servicer = RouterServicer(
         settings,
         calls,
@@ -145,9 +151,10 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         pipeline,
         clock,
         models,
-        runs,
         started,
-        shared.jobs if shared is not None else None,
+        cancels,
+        prefixes,
+        jobs,
     )
     open_calls = OpenCalls(keys.authenticate)
     endpoints = [
@@ -214,7 +221,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
             await shared.jobs.close()
         await background.close()
         await pipeline.drained()
-        for stage in (run_admission, admission, started, look_up, backends, shared):
+        for stage in (run_admission, admission, cancels, started, look_up, backends, shared):
             if stage is not None:
                 await stage.close()
 

@@ -29,7 +29,7 @@ from penstock.service.work_stream import LOST
 
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 EXPIRY_CHECK_S = 0.5
-"""How often open calls are looked at where no store is followed."""
+"""How often it is looked whether the key of an open call has expired."""
 
 
 def verifier_of(settings: RouterSettings, section: KeysSection) -> TokenVerifier | None:
@@ -106,8 +106,7 @@ class Credentials:
             tasks.create_task(self._follow_issuers(), name="token issuers")
             if self._follower is not None:
                 tasks.create_task(self._follower.run(), name="keys of the store")
-            else:
-                tasks.create_task(self._end_expired(), name="expired keys")
+            tasks.create_task(self._end_expired(), name="expired keys")
 
     def prepare(self, section: KeysSection) -> Callable[[], None]:
         """Read what a changed file names; returns what puts it in force. Raises BadConfig."""

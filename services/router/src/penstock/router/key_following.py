@@ -1,5 +1,5 @@
-"""Learning at each router what has become of credentials: keys of the store within a poll, keys of
-token issuers within minutes.
+"""Learning at each router what has become of credentials: keys of the store at once, keys of token
+issuers within minutes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from penstock.service.work_stream import LOST
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
-"""Between two looks at the version; a revoked key is refused and its open calls end within it."""
+WAIT_MS = 1_500
+"""Longest wait for a change, below the timeout of the store's client; then the version is looked at
+all the same.
+"""
+LOST_S = 0.2
+"""Between two tries while the store does not answer."""
 MAX_BLIND_S = 30.0
 """Longest that keys of the store are believed while the store does not answer."""
 REFETCH_S = 300.0
@@ -63,16 +67,21 @@ class KeyFollower:
         self._read_at_s = self._clock.monotonic()
 
     async def run(self) -> None:
-        """Read for ever. While the store does not answer its keys are believed for MAX_BLIND_S,
-        then refused: one of them may have been revoked.
+        """Read for ever, whenever a key has changed: its open calls end at once where it is refused
+        now. While the store does not answer its keys are believed for MAX_BLIND_S, then refused:
+        one of them may have been revoked.
         """
+        change_id = ""
         while True:
             try:
+                change_id = change_id or await self._store.latest_change_id()
                 await self.read()
+                self._end_refused()
+                change_id = await self._store.wait_for_change(change_id, WAIT_MS)
             except LOST:
                 self._distrust()
-            self._end_refused()
-            await self._clock.sleep(POLL_S)
+                self._end_refused()
+                await self._clock.sleep(LOST_S)
 
     def _distrust(self) -> None:
         blind_s = self._clock.monotonic() - self._read_at_s

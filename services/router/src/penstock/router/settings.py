@@ -52,7 +52,7 @@ class RouterSettings(ServiceSettings):
     )
     strategy: Strategy = Field("least_added_delay", description="how instances are chosen")
     heartbeat_interval_ms: int = Field(
-        500, ge=50, description="how often instances say that they live"
+        1_000, ge=50, description="how often instances say that they live"
     )
     lease_ms: int = Field(
         3_000, ge=200, description="without a heartbeat for so long an instance is lost"
@@ -130,7 +130,7 @@ class RouterSettings(ServiceSettings):
         "that is made once and kept in the store",
     )
     poll_nice: int = Field(
-        19,
+        5,
         ge=0,
         le=19,
         description="niceness of the thread that waits for messages; 0: as other threads",

@@ -7,11 +7,11 @@ tuple, since a frozen dataclass takes three times as long to make.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from penstock.api.common.v1 import common_pb2
+from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.rpc.call import Call, Principal
@@ -43,6 +43,10 @@ class Spent(NamedTuple):
     model: str
     input_tokens: int
     output_tokens: int
+    lookup_microusd: int = 0
+    """What asking the cache has cost, where the call ends with this."""
+    is_hedge: bool = False
+    """Whether it was one of two tries side by side, and the other one was taken."""
 
 
 class Hit(NamedTuple):
@@ -182,6 +186,27 @@ class LookUpStage(Protocol):
         ...
 
 
+class SentPrompt(Protocol):
+    """A prompt on its way to a provider, beside the one before it in its conversation."""
+
+    @property
+    def share(self) -> float:
+        """Part of the prompt that the one before it began with, 0 to 1, estimated."""
+        ...
+
+    def at_model(self, model: str) -> SentPrompt:
+        """The same prompt, sent to another model after all."""
+        ...
+
+    def answered(
+        self, request_id: str, instance_id: str, usage: common_pb2.Usage
+    ) -> prefix_pb2.PrefixLoss | None:
+        """Take what the provider reports of the prompt; what it lost of the prefix cache, None
+        where it lost nothing.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A prompt that costs less and says the same, and what is known of it."""
@@ -189,13 +214,8 @@ class Shaped:
     task: inference_pb2.Task
     savings: tuple[common_pb2.Saving, ...] = ()
     notes: tuple[str, ...] = ()
-    prefix_note: str = ""
-    prefix_share: float | None = None
-    """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None
-    where nobody looked.
-    """
-    explain_read: Callable[[common_pb2.Usage], str] | None = None
-    """Says from an answer's usage what became of the prefix; empty for nothing to say."""
+    prompt: SentPrompt | None = None
+    """The prompt as it is sent; None where nobody looked at it."""
     decisions: tuple[str, ...] = ()
     """Lines for the trace."""
     not_for: tuple[str, ...] = ()

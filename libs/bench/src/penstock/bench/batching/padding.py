@@ -14,9 +14,9 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -165,27 +165,53 @@ class FirstComeQueue:
         self._running = None
 
 
-def measure(options: Options) -> dict[str, float]:
-    """Padding of both sides, and the tokens a second of ours over those of first come."""
+class Turn(NamedTuple):
+    """One round: batches of both sides, and the tokens a second of ours over the other's."""
+
+    ours: Tally
+    first_come: Tally
+    gain: float
+
+
+def figures(turns: Sequence[Turn]) -> dict[str, float]:
+    """Padding of both sides over all rounds, and the median gain.
+
+    Raises:
+        ValueError: a full batch was never waiting.
+    """
+    return {
+        "padding_waste": _together(turn.ours for turn in turns).waste,
+        "padding_waste_fifo": _together(turn.first_come for turn in turns).waste,
+        "fp32_vs_fifo_tokens": statistics.median(turn.gain for turn in turns),
+    }
+
+
+def _together(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.real_tokens += tally.real_tokens
+        total.padded_tokens += tally.padded_tokens
+        total.tokens += tally.tokens
+    return total
+
+
+def measure(options: Options) -> list[Turn]:
+    """The rounds, in which both sides take turns."""
     texts = mixed_texts(options, TEXTS, random.Random(1))
     return asyncio.run(_measure(PaddingModel.load(texts), texts, options))
 
 
-async def _measure(model: PaddingModel, texts: Sequence[str], options: Options) -> dict[str, float]:
-    rounds, seconds = (1, 2.0) if options.quick else (3, 8.0)
+async def _measure(model: PaddingModel, texts: Sequence[str], options: Options) -> list[Turn]:
+    rounds, seconds = (1, 2.0) if options.quick else (8, 4.0)
     ours = ServingQueue(model)
     first_come = FirstComeQueue(model)
     await _load(ours, texts, seconds / 4)  # the queue learns what a batch costs
-    ours.tally = Tally()
-    gains = []
+    turns = []
     for _ in range(rounds):
+        ours.tally, first_come.tally = Tally(), Tally()
         rates = [await _load(side, texts, seconds) for side in (ours, first_come)]
-        gains.append(rates[0] / rates[1])
-    return {
-        "padding_waste": ours.tally.waste,
-        "padding_waste_fifo": first_come.tally.waste,
-        "fp32_vs_fifo_tokens": statistics.median(gains),
-    }
+        turns.append(Turn(ours.tally, first_come.tally, rates[0] / rates[1]))
+    return turns
 
 
 async def _load(side: Side, texts: Sequence[str], seconds: float) -> float:

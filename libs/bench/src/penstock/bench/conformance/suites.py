@@ -46,6 +46,7 @@ SUITES = (
     Suite("agents", ("test_agents.py",)),
     Suite("ai-sdk", ("test_ai_sdk.py",)),
     Suite("examples", ("test_examples.py",)),
+    Suite("schemathesis", ("test_description.py",)),
     Suite(
         "openai-python",
         (

@@ -42,7 +42,8 @@ def run(options: Options) -> Result:
         (outcome.call.page, outcome.call.line.rpartition(" ")[2], _verdict(outcome))
         for outcome in outcomes
     )
-    return Result(figures, BOUNDS, {}, (Table("Lines", ("page", "method", "outcome"), rows),))
+    table = Table("Lines", ("page", "method", "outcome"), rows)
+    return Result(figures, BOUNDS, {}, (table,), exact=frozenset(figures))
 
 
 def run_all_lines(quick: bool = False) -> list[Outcome]:

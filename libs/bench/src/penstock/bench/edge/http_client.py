@@ -6,11 +6,14 @@ The same for every side, so that what the client costs weighs the same on each.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
+
+RECEIPT = b"x-penstock-receipt"
 
 
 class HttpError(Exception):
@@ -24,12 +27,14 @@ class Answer:
     Attributes:
         status: of HTTP; 0 until it is known.
         body: as far as it has arrived.
+        receipt: the header of that name; empty where there is none.
         first: resolved at the first piece of the body.
         whole: resolved at the end.
     """
 
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
+    receipt: str = ""
     first: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -63,6 +68,11 @@ class Connection(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._parser.feed_data(data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if name == RECEIPT and self._answer is not None:
+            self._answer.receipt = value.decode("latin-1")
+
     def on_headers_complete(self) -> None:
         """See httptools."""
         if self._answer is not None:
@@ -91,8 +101,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return answer
 
-    async def send(self, request: bytes) -> bytes:
-        """The body of the answer.
+    async def ask(self, request: bytes) -> Answer:
+        """The whole answer.
 
         Raises:
             HttpError: another status than 200, or the connection was closed.
@@ -101,7 +111,7 @@ class Connection(asyncio.Protocol):
         await answer.whole
         if answer.status != 200:
             raise HttpError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
-        return bytes(answer.body)
+        return answer
 
     @property
     def is_open(self) -> bool:
@@ -120,10 +130,12 @@ class HttpClient:
     Attributes:
         address: `host:port`.
         headers: of every request.
+        tls: with which to connect; None for plaintext.
     """
 
     address: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     _idle: list[Connection] = field(default_factory=list)
 
     def post(self, path: str, body: bytes) -> bytes:
@@ -148,12 +160,20 @@ class HttpClient:
         """Send a request on an idle connection or a new one; the body of the answer.
 
         Raises:
-            HttpError: see `Connection.send`.
+            HttpError: see `Connection.ask`.
+        """
+        return bytes((await self.ask(request)).body)
+
+    async def ask(self, request: bytes) -> Answer:
+        """Send a request on an idle connection or a new one; the whole answer.
+
+        Raises:
+            HttpError: see `Connection.ask`.
         """
         connection = await self.connection()
-        body = await connection.send(request)
+        answer = await connection.ask(request)
         self._idle.append(connection)
-        return body
+        return answer
 
     async def connection(self) -> Connection:
         """An idle connection or a new one, for one request."""
@@ -163,7 +183,7 @@ class HttpClient:
                 return connection
         host, _, port = self.address.rpartition(":")
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Connection, host, int(port)))[1]
+        return (await loop.create_connection(Connection, host, int(port), ssl=self.tls))[1]
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -12,16 +12,18 @@ figures are sums over `docs/benchmarks/*.jsonl`, to which campaigns append:
 - `soak_growth_mb`: `python -m penstock.bench.fault_suite.soak`
 
 Of a seed, a mutant and a fuzzed target the last line counts, since what an earlier one found is
-mended; of overload and soak the last run.
+mended; of the soak the last run. Overload is measured several times, over which the figures are
+medians.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from penstock.bench.fault_suite.logs import FUZZ, MUTANTS, OVERLOAD, SIMULATION, SOAK
+from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
@@ -43,6 +45,9 @@ BOUNDS = {
     "mutants": Bound(">=", 50),
     "mutants_alive": Bound("<=", 0),
 }
+COUNTS = frozenset(BOUNDS) - {"goodput_at_3x", "recovery_s", "soak_growth_mb"}
+OVERLOADED = ("goodput_at_3x", "recovery_s", "memory_mb")
+GROWING = ("mb", "descriptors", "threads")
 Row = dict[str, Any]
 Figures = dict[str, Number]
 
@@ -50,15 +55,22 @@ Figures = dict[str, Number]
 def run(options: Options) -> Result:
     """Run the tests of the faults, and sum the logs."""
     figures: Figures = {}
+    overloaded = rows(OVERLOAD)
     for part in [options.part] if options.part else PARTS:
         match part:
             case "tests":
                 figures |= _tests(QUICK_TESTS if options.quick else Path("tests"))
             case "logs":
-                figures |= summed()
+                figures |= summed() | of_overload(overloaded)
             case _:
                 raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
-    return Result(figures, BOUNDS, {"simulation": "virtual time", "fuzzing": "virtual time"})
+    return Result(
+        figures,
+        BOUNDS,
+        {"simulation": "virtual time", "fuzzing": "virtual time"},
+        intervals=bootstrap(overloaded, of_overload, "runs"),
+        exact=COUNTS,
+    )
 
 
 def _tests(folder: Path) -> Figures:
@@ -83,13 +95,22 @@ def summed() -> Figures:
         "mutants": len(mutants),
         "mutants_alive": sum(row["alive"] for row in mutants),
     }
-    for row in rows(OVERLOAD)[-1:]:
-        names = ("goodput_at_3x", "low_class_shed_first", "recovery_s", "memory_mb")
-        figures |= {name: float(row[name]) for name in names}
     for row in rows(SOAK)[-1:]:
-        figures["soak_growth_mb"] = row["growth_mb"]
-        figures["soak_growth_descriptors"] = row["growth_descriptors"]
+        figures |= {f"soak_growth_{name}": row[f"growth_{name}"] for name in GROWING}
+        figures |= {"soak_minutes": row["minutes"], "soak_errors": row["errors"]}
     return figures
+
+
+def of_overload(measured: Sequence[Row]) -> Figures:
+    """The figures of runs under overload: medians, and whether in each the lowest class went
+    first.
+    """
+    if not measured:
+        return {}
+    return {
+        **medians([{name: float(row[name]) for name in OVERLOADED} for row in measured]),
+        "low_class_shed_first": min(int(row["low_class_shed_first"]) for row in measured),
+    }
 
 
 def _last(found: Iterable[Row], key: str) -> list[Row]:

@@ -1,103 +1,152 @@
-"""The whole stack for half an hour under a steady load of mixed calls: memory, descriptors and what
-the stores keep must be flat in the second half.
+"""The whole stack for half an hour under a steady load of mixed calls: memory, descriptors, threads
+and what the stores keep must be flat in the second half.
 
 The growth is the median of the last tenth less the median of the tenth in the middle, of what all
-processes of the stack hold together; warming up (caches, learned values) is over by the middle.
+processes of the stack hold together; warming up (caches, learned values) is over by the middle. The
+stores are processes of the stack, so their memory is part of the sum, and stands apart as well.
+
+Telemetry keeps traces and series of metrics up to bounds of bytes. They are set so low that they
+are reached in the first half: what is looked for is growth without a bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from penstock.bench.edge.provider import provider_process
 from penstock.bench.fault_suite.logs import SOAK, append
+from penstock.bench.fault_suite.soak_calls import SoakCalls, http_client, sections
 from penstock.bench.faults.whole_stack import KEY, whole_stack
-from penstock.client import Penstock, PenstockError
+from penstock.client import Penstock
 
 MINUTES = 30.0
-CLIENTS, APART_S = 4, 0.4
+CLIENTS, APART_S = 4, 0.2
 SAMPLES = 200
-TEXTS = 500
-"""Different texts, so that some calls are answered from caches and others are not."""
+STORES = ("valkey-server", "redis-server")
+BOUNDS = {
+    "PENSTOCK_TELEMETRY_WINDOW_BYTES": str(2 << 20),
+    "PENSTOCK_TELEMETRY_SERIES_BYTES": str(8 << 20),
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What all processes hold at one time."""
+    """What the processes of the stack hold at one time; memory by what they run."""
 
-    memory_mb: float
+    memory_mb: Mapping[str, float]
     descriptors: int
+    threads: int
+
+
+@dataclass
+class Calls:
+    """How the calls went so far."""
+
+    answered: int = 0
+    errors: int = 0
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What was measured."""
+    """What was measured; the growth is of the second half."""
 
     minutes: float
     answered: int
     errors: int
     growth_mb: float
+    growth_mb_of: Mapping[str, float]
     growth_descriptors: float
+    growth_threads: float
     end_mb: float
 
 
 async def measure(folder: Path, minutes: float = MINUTES) -> Soaked:
     """One measurement."""
     samples: list[Sample] = []
-    answered, errors = [0], [0]
-    async with whole_stack(folder, "cell") as stack:
-        stop = asyncio.Event()
-        callers = [
-            asyncio.create_task(_call(stack.addresses["router"], number, stop, answered, errors))
-            for number in range(CLIENTS)
-        ]
-        for _ in range(SAMPLES):
-            await asyncio.sleep(minutes * 60.0 / SAMPLES)
-            samples.append(_sample())
-        stop.set()
-        await asyncio.gather(*callers)
-    memory = [one.memory_mb for one in samples]
-    descriptors = [float(one.descriptors) for one in samples]
-    growth = _growth(memory), _growth(descriptors)
-    return Soaked(minutes, answered[0], errors[0], *growth, memory[-1])
+    calls, stop = Calls(), asyncio.Event()
+    with provider_process() as provider:
+        async with (
+            whole_stack(folder, "cell", sections=sections(provider)) as stack,
+            Penstock(stack.addresses["router"], KEY) as grpc,
+        ):
+            made = SoakCalls(grpc, http_client(stack.addresses["edge"]))
+            callers = [asyncio.create_task(_call(made, n, stop, calls)) for n in range(CLIENTS)]
+            for _ in range(SAMPLES):
+                await asyncio.sleep(minutes * 60.0 / SAMPLES)
+                samples.append(_sample(stack.supervisor.pids))
+            stop.set()
+            await asyncio.gather(*callers)
+            made.http.close()
+    return _summed(minutes, calls, samples)
 
 
-async def _call(
-    address: str, number: int, stop: asyncio.Event, answered: list[int], errors: list[int]
-) -> None:
-    async with Penstock(address, KEY) as client:
-        count = 0
-        while not stop.is_set():
-            count += 1
-            text = f"text {(number + count * 7) % TEXTS}"
-            try:
-                if count % 3:
-                    await client.embed([text])
-                else:
-                    await client.rerank(text, ["one document", "another document"])
-                answered[0] += 1
-            except PenstockError:
-                errors[0] += 1
-            await asyncio.sleep(APART_S)
+def _summed(minutes: float, calls: Calls, samples: Sequence[Sample]) -> Soaked:
+    names = sorted({name for sample in samples for name in sample.memory_mb})
+    return Soaked(
+        minutes,
+        calls.answered,
+        calls.errors,
+        _growth([sum(sample.memory_mb.values()) for sample in samples]),
+        {name: _growth([one.memory_mb.get(name, 0.0) for one in samples]) for name in names},
+        _growth([float(sample.descriptors) for sample in samples]),
+        _growth([float(sample.threads) for sample in samples]),
+        sum(samples[-1].memory_mb.values()),
+    )
 
 
-def _sample() -> Sample:
-    """What the processes that this one has started hold now."""
-    memory, descriptors = 0, 0
-    for child in psutil.Process().children(recursive=True):
+async def _call(made: SoakCalls, number: int, stop: asyncio.Event, calls: Calls) -> None:
+    """Make calls one after the other until told to stop."""
+    while not stop.is_set():
+        number += CLIENTS
+        if await made.make(number):
+            calls.answered += 1
+        else:
+            calls.errors += 1
+        await asyncio.sleep(APART_S)
+
+
+def _sample(pids: Sequence[int]) -> Sample:
+    """What these processes and those that they have started hold now."""
+    memory_mb: dict[str, float] = defaultdict(float)
+    descriptors, threads = 0, 0
+    for process in _with_children(pids):
         try:
-            memory += child.memory_info().rss
-            descriptors += child.num_fds()
+            with process.oneshot():
+                memory_mb[_label(process)] += process.memory_info().rss / 2**20
+                descriptors += process.num_fds()
+                threads += process.num_threads()
         except psutil.Error:
             continue
-    return Sample(memory / 2**20, descriptors)
+    return Sample(memory_mb, descriptors, threads)
+
+
+def _label(process: psutil.Process) -> str:
+    """What a process runs: a store, or the module of a service with its arguments."""
+    if process.name() in STORES:
+        return "stores"
+    words = process.cmdline()
+    return " ".join(words[words.index("-m") + 1 :]) if "-m" in words else process.name()
+
+
+def _with_children(pids: Sequence[int]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            found |= {process, *process.children(recursive=True)}
+        except psutil.Error:
+            continue
+    return found
 
 
 def _growth(values: Sequence[float]) -> float:
@@ -112,6 +161,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--log", type=Path, default=SOAK)
     given = parser.parse_args()
+    os.environ |= BOUNDS
     with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder:
         measured = asyncio.run(measure(Path(folder) / "stack", given.minutes))
     append(given.log, asdict(measured))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +43,15 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Decisions:
-    """Medians over the turns; `sets_per_s` are as many SETs as one decision writes."""
+    """What was measured.
 
-    per_s: float
-    sets_per_s: float
+    Attributes:
+        turns: decisions a second, and as many SETs as one decision writes a second, by turn.
+        writes: writing commands of a decision.
+        bytes_each: bytes of the append-only file that a decision needs.
+    """
+
+    turns: Sequence[tuple[float, float]]
     writes: float
     bytes_each: float
 
@@ -69,8 +73,7 @@ async def measure(folder: Path, turns: int, turn_s: float) -> Decisions:
         write = _setter(client, round(writes), value)
         rates = [(await _rate(decide, turn_s), await _rate(write, turn_s)) for _ in range(turns)]
         await store.close()
-    decisions, sets = zip(*rates, strict=True)
-    return Decisions(statistics.median(decisions), statistics.median(sets), writes, bytes_each)
+    return Decisions(rates, writes, bytes_each)
 
 
 async def _decide(store: LedgerStore, counters: Sequence[Counter], number: int) -> None:

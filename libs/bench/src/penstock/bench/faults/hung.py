@@ -8,13 +8,13 @@ import asyncio
 import itertools
 import os
 import signal
-import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.bench.faults.whole_stack import PER_S, TENANT, whole_stack
+from penstock.bench.harness.load import quantile
 from penstock.bench.harness.progress import say
 from penstock.stack.stack import Stack
 
@@ -31,11 +31,6 @@ class Latencies:
     ms: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    @property
-    def p99_ms(self) -> float:
-        """The 99th percentile."""
-        return statistics.quantiles(self.ms, n=100, method="inclusive")[98]
-
 
 @dataclass(frozen=True)
 class Hung:
@@ -46,14 +41,14 @@ class Hung:
     """By the process that was stopped."""
 
     @property
-    def added_ms(self) -> dict[str, float]:
-        """p99 with a process stopped, less p99 before."""
-        return {name: each.p99_ms - self.before.p99_ms for name, each in self.during.items()}
-
-    @property
     def errors(self) -> int:
         """Calls that failed."""
         return sum(len(each.errors) for each in (self.before, *self.during.values()))
+
+    @property
+    def calls(self) -> int:
+        """All calls."""
+        return sum(len(each.ms) for each in (self.before, *self.during.values()))
 
 
 async def measure(folder: Path, seconds: float = SECONDS) -> Hung:
@@ -71,7 +66,8 @@ async def measure(folder: Path, seconds: float = SECONDS) -> Hung:
                 during[name] = await _calls(stack, numbers, seconds)
             finally:
                 os.kill(child.pid, signal.SIGCONT)
-            say(f"{name} stopped: p99 {during[name].p99_ms:.0f} ms, {during[name].errors[:2]}")
+            p99_ms = quantile(during[name].ms, 0.99)
+            say(f"{name} stopped: p99 {p99_ms:.0f} ms, {during[name].errors[:2]}")
             await asyncio.sleep(REST_S)
     return Hung(before, during)
 

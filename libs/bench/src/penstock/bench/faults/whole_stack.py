@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -23,12 +23,19 @@ INSTANCES = 2
 
 
 @contextlib.asynccontextmanager
-async def whole_stack(folder: Path, shape: Shape, workers: int = 1) -> AsyncIterator[Stack]:
-    """A stack with two instances of the default model, with its data in `folder`."""
+async def whole_stack(
+    folder: Path, shape: Shape, workers: int = 1, sections: Mapping[str, object] | None = None
+) -> AsyncIterator[Stack]:
+    """A stack with two instances of the default model, with its data in `folder`.
+
+    Args:
+        sections: of the configuration, beside the key.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "models").symlink_to(home_folder() / "models")
     config = folder / "penstock.yaml"
-    config.write_text(yaml.safe_dump({"keys": {"api": [api_key(TENANT, KEY)]}}))
+    keys = {"api": [api_key(TENANT, KEY)]}
+    config.write_text(yaml.safe_dump({"keys": keys, **(sections or {})}))
     log, layout = LogStream(Console(quiet=True)), Layout(shape, workers)
     async with run_stack(ports.free(), folder, config, {TENANT: KEY}, log, layout) as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, INSTANCES, TENANT)

@@ -19,6 +19,10 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 MAX_TOKENS = 48
+ALL_CORES = {"model": {"decoder": {"session_options": {"intra_op_num_threads": 0}}}}
+"""As Penstock loads it; by itself the library takes half of the cores, and two thirds of the speed
+on two.
+"""
 
 
 def answer(
@@ -47,7 +51,9 @@ def main() -> None:
     """Serve standard input until it ends."""
     folder = Path(sys.argv[1])
     penalty = float(json.loads((folder / "card.json").read_text())["repetition_penalty"])
-    model = onnxruntime_genai.Model(str(folder))
+    config = onnxruntime_genai.Config(str(folder))
+    config.overlay(json.dumps(ALL_CORES))
+    model = onnxruntime_genai.Model(config)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for line in sys.stdin:
         print(json.dumps(answer(model, tokenizer, json.loads(line), penalty)), flush=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
+from penstock.bench.harness.intervals import Interval
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
@@ -17,6 +18,8 @@ class Part:
     figures: Mapping[str, Number]
     context: Mapping[str, object] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    exact: Set[str] = frozenset()
 
 
 Measure = Callable[[bool], Part]
@@ -42,13 +45,17 @@ def run_parts(
     figures: dict[str, Number] = {}
     said = dict(context)
     tables: tuple[Table, ...] = ()
+    intervals: dict[str, Interval] = {}
+    exact: set[str] = set()
     for name in (options.part,) if options.part else parts:
         say(f"{benchmark}: {name}")
         part = parts[name](options.quick)
         figures |= part.figures
         said |= part.context
         tables += part.tables
+        intervals |= part.intervals
+        exact |= part.exact
     measured = {name: bound for name, bound in bounds.items() if name in figures}
     missing = [name for name in bounds if name not in figures]
     notes = (f"Not measured here: {', '.join(missing)}.",) if missing else ()
-    return Result(figures, measured, said, tables, notes=notes)
+    return Result(figures, measured, said, tables, notes=notes, intervals=intervals, exact=exact)

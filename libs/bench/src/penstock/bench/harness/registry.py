@@ -4,6 +4,7 @@
 """
 
 BENCHMARKS: tuple[str, ...] = (
+    "agent-replay",
     "batching",
     "coalescing",
     "documented-calls",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Literal
 
+from penstock.bench.harness.intervals import Interval
+
 Number = float | int
-VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Bound:
 
     def __str__(self) -> str:
         return f"{self.op} {self.value:g}"
+
+
+class Judgement(Enum):
+    """What a figure and its interval say of a bound."""
+
+    MET = "met"
+    UNCERTAIN = "reached, interval does not clear it"
+    NO_INTERVAL = "reached, no interval"
+    SHORT = "**short**"
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,10 @@ class Result:
         tables: beside the figures.
         plots: drawn for the page.
         notes: sentences for the page.
+        intervals: of figures, by name; `context` is without what `circumstances` says.
+        exact: names of figures that need no interval: counts of the very thing that is judged
+            (cases that failed, files opened, bytes), which another run of the same commit gives
+            again.
     """
 
     figures: Mapping[str, Number]
@@ -68,52 +81,96 @@ class Result:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     notes: tuple[str, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    exact: Set[str] = frozenset()
+
+    def judgement(self, name: str) -> Judgement | None:
+        """What is said of a figure's bound; None where it has none."""
+        bound = self.bounds.get(name)
+        if bound is None:
+            return None
+        if not bound.holds(self.figures[name]):
+            return Judgement.SHORT
+        if name in self.exact:
+            return Judgement.MET
+        interval = self.intervals.get(name)
+        if interval is None:
+            return Judgement.NO_INTERVAL
+        clears = bound.holds(interval.low) and bound.holds(interval.high)
+        return Judgement.MET if clears else Judgement.UNCERTAIN
+
+    def got(self, name: str) -> str:
+        """A figure with its interval and sample size, or that it is exact."""
+        value, interval = _rounded(self.figures[name]), self.intervals.get(name)
+        if name in self.exact:
+            return f"{value} (exact)"
+        if interval is None:
+            return str(value)
+        low, high = _rounded(interval.low), _rounded(interval.high)
+        return f"{value} [{low}, {high}; {interval.n} {interval.of}]"
 
 
-def machine() -> dict[str, object]:
-    """The processor, its cores and vector features, and the version of Python; no host name."""
-    flags = _cpuinfo("flags").split()
+def summary(name: str, result: Result, circumstances: Mapping[str, object]) -> dict[str, object]:
+    """A run for machines: figures, their intervals, and what it was made of."""
+    intervals = {
+        key: {**asdict(interval), "low": _rounded(interval.low), "high": _rounded(interval.high)}
+        for key, interval in result.intervals.items()
+    }
     return {
-        "cpu": _cpuinfo("model name") or platform.processor(),
-        "cores": os.cpu_count(),
-        "features": [feature for feature in VECTOR_FEATURES if feature in flags],
-        "python": platform.python_version(),
+        "bench": name,
+        "figures": {key: _rounded(value) for key, value in result.figures.items()},
+        "intervals": intervals,
+        "exact": sorted(result.exact & set(result.figures)),
+        "context": {**circumstances, **result.context},
     }
 
 
-def _cpuinfo(field: str) -> str:
-    """The first value of a field in /proc/cpuinfo; empty where there is none."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
-
-
-def last_line(name: str, result: Result) -> str:
+def last_line(name: str, result: Result, circumstances: Mapping[str, object]) -> str:
     """The JSON object that ends every benchmark's standard output."""
-    figures = {key: _rounded(value) for key, value in result.figures.items()}
-    context = {**machine(), **result.context}
-    return json.dumps({"bench": name, "figures": figures, "context": context}, default=str)
+    return json.dumps(summary(name, result, circumstances), default=str)
 
 
 def _rounded(value: Number) -> Number:
     return value if isinstance(value, int) else float(f"{value:.5g}")
 
 
-def markdown(name: str, description: str, result: Result, plots: list[str]) -> str:
+def markdown(
+    name: str,
+    description: str,
+    result: Result,
+    plots: list[str],
+    circumstances: Mapping[str, object],
+) -> str:
     """The page of a benchmark: figures with their bounds, tables, plots, notes, circumstances."""
-    figures = (_row(key, value, result.bounds.get(key)) for key, value in result.figures.items())
+    figures = (_row(key, result) for key in result.figures)
     lines = [f"# {name}", "", description.strip(), ""]
-    lines += ["| figure | asked | got | |", "|---|---|---|---|", *figures]
+    lines += ["| figure | asked | got | |", "|---|---|---|---|", *figures, "", INTERVALS]
     for table in result.tables:
         lines += _table(table)
     for path in plots:
         lines += ["", f"![{path}]({path})"]
     if result.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
-    circumstances = {**machine(), **result.context}
     lines += ["", "## Circumstances", ""]
-    lines += [f"- {key}: {value}" for key, value in circumstances.items()]
+    lines += [
+        f"- {key}: {_said(value)}" for key, value in {**circumstances, **result.context}.items()
+    ]
     return "\n".join(lines) + "\n"
+
+
+INTERVALS = (
+    "In brackets: the 95 % interval, and what it was computed from. A figure is met where the "
+    "whole interval reaches what was asked; exact figures are counts, which have none."
+)
+
+
+def _said(value: object) -> str:
+    """A value of the circumstances, for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_said, value))
+    return str(value)
 
 
 def _table(table: Table) -> list[str]:
@@ -126,15 +183,12 @@ REMEASURED = "Taken apart from the rest"
 """Begins the line of a page that names figures which were measured later than the others."""
 
 
-def with_remeasured(
-    page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound], how: str
-) -> str:
+def with_remeasured(page: str, result: Result, how: str) -> str:
     """A page with these figures in place of its own, and a line that names them.
 
     Args:
         page: the page so far.
-        figures: the new figures.
-        bounds: what they have to reach.
+        result: the new figures, their intervals and what they have to reach.
         how: when and how they were measured.
 
     Raises:
@@ -142,21 +196,22 @@ def with_remeasured(
     """
     lines = [line for line in page.splitlines() if not line.startswith(REMEASURED)]
     rows = {line.split("`")[1]: at for at, line in enumerate(lines) if line.startswith("| `")}
-    for name, value in figures.items():
+    for name in result.figures:
         if name not in rows:
             raise ValueError(f"the page has no row of {name}")
-        lines[rows[name]] = _row(name, value, bounds.get(name))
+        lines[rows[name]] = _row(name, result)
     after = max(rows.values()) + 1
     if lines[after : after + 2] == ["", ""]:
         del lines[after]
-    names = ", ".join(f"`{name}`" for name in figures)
+    names = ", ".join(f"`{name}`" for name in result.figures)
     note = f"{REMEASURED}, {how}: {names}."
     return "\n".join([*lines[:after], "", note, *lines[after:]]) + "\n"
 
 
-def _row(name: str, value: Number, bound: Bound | None) -> str:
-    verdict = "" if bound is None else ("met" if bound.holds(value) else "**short**")
-    return f"| `{name}` | {bound or ''} | {_rounded(value)} | {verdict} |"
+def _row(name: str, result: Result) -> str:
+    judgement = result.judgement(name)
+    verdict = judgement.value if judgement is not None else ""
+    return f"| `{name}` | {result.bounds.get(name, '')} | {result.got(name)} | {verdict} |"
 
 
 def _cell(cell: str | Number) -> str:

@@ -1,18 +1,19 @@
-"""The hop: one unary grpc.aio call for each request against the multiplexed item stream.
+"""The hop at its best: one unary grpc.aio call a request against the multiplexed item stream.
 
-Client and server are two processes; the same echo answers both. The two sides take turns in rounds;
-a figure is the median over the rounds of the ratio within one round.
+Client and server are two processes; the same echo answers both. The request is small (63 bytes of
+text) and the answer nearly empty, so that nothing but the hop is measured. The two sides take turns
+in rounds; a figure is the median over the rounds of the ratio within one round.
 """
 
 from __future__ import annotations
 
 import asyncio
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.bench.harness.echo import SLOW, TOKEN, EchoAddresses, echo_process
+from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.load import LoadResult, Send, closed_loop
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
@@ -55,30 +56,32 @@ class Round(NamedTuple):
     fast_alone_p50: float
     fast_mixed_p50: float
 
+    def figures(self) -> dict[str, float]:
+        """What it says of each figure."""
+        return {
+            "unary_rps": self.unary_rps,
+            "stream_rps": self.stream_rps,
+            "stream_vs_unary_rps": self.stream_rps / self.unary_rps,
+            "stream_p50_vs_unary_at_1": self.stream_one_p50 / self.unary_one_p50,
+            "mixed_fast_p50_ratio": self.fast_mixed_p50 / self.fast_alone_p50,
+        }
+
 
 def run(options: Options) -> Result:
     """Measure."""
-    rounds, seconds = (2, 0.3) if options.quick else (7, 2.0)
+    rounds, seconds = (2, 0.3) if options.quick else (10, 2.0)
     with echo_process() as addresses, asyncio.Runner(loop_factory=loop_factory()) as runner:
         rows = runner.run(_measure(addresses, rounds, seconds))
-    figures = {
-        "unary_rps": statistics.median(row.unary_rps for row in rows),
-        "stream_rps": statistics.median(row.stream_rps for row in rows),
-        "stream_vs_unary_rps": statistics.median(row.stream_rps / row.unary_rps for row in rows),
-        "stream_p50_vs_unary_at_1": statistics.median(
-            row.stream_one_p50 / row.unary_one_p50 for row in rows
-        ),
-        "mixed_fast_p50_ratio": statistics.median(
-            row.fast_mixed_p50 / row.fast_alone_p50 for row in rows
-        ),
-    }
+    figures = [row.figures() for row in rows]
     context = {
         "callers": CALLERS,
         "rounds": rounds,
         "seconds_a_side": seconds,
         "data": "one fixed request of 63 bytes of text",
     }
-    return Result(figures, BOUNDS, context, (Table("Rounds", COLUMNS, tuple(rows)),))
+    table = Table("Rounds", COLUMNS, tuple(rows))
+    intervals = bootstrap(figures, medians, "rounds")
+    return Result(medians(figures), BOUNDS, context, (table,), intervals=intervals)
 
 
 async def _measure(addresses: EchoAddresses, rounds: int, seconds: float) -> list[Round]:

@@ -1,13 +1,14 @@
 """Index: what is claimed of systems like this one beside what the other pages measured.
 
-Nothing is measured here: the pages in `docs/benchmarks` are read. A claim is met where the figure
-lies in its range and beaten above it. Beside the verdict stands what to know of the figure: that it
-is simulated, or flattered by its circumstances.
+Nothing is measured here: the pages in `docs/benchmarks` are read. A claim is met where the lower
+end of the figure's 95 % interval lies in its range, and beaten above it. Beside the verdict stands
+what to know of the figure: that it is simulated, or flattered by its circumstances. A page lacks
+its intervals where one of its figures is judged and neither has an interval nor is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock.bench.harness.options import Options
@@ -29,28 +30,33 @@ def run(_: Options) -> Result:
     """Read the pages."""
     names = tuple(name for name in BENCHMARKS if name != "index")
     pages = list(read_pages(PAGES, names))
-    measured = {page.name: page.figures for page in pages}
-    verdicts = [claim.verdict(claim.value(measured)) for claim in CLAIMS]
+    measured = {page.name: page for page in pages}
+    verdicts = [claim.verdict(claim.answer(measured)) for claim in CLAIMS]
     figures = {
         "claims": len(CLAIMS),
         "claims_beaten": verdicts.count(Verdict.BEATEN),
         "claims_met": verdicts.count(Verdict.MET),
+        "claims_uncertain": verdicts.count(Verdict.UNCERTAIN),
+        "claims_without_interval": verdicts.count(Verdict.NO_INTERVAL),
         "claims_short": verdicts.count(Verdict.SHORT),
         "claims_without_verdict": verdicts.count(Verdict.OPEN),
-        "benchmarks_without_interval": sum(not page.has_interval for page in pages),
+        "benchmarks_without_interval": sum(bool(page.without_interval) for page in pages),
         "benchmarks_without_page": len(names) - len(pages),
         "figures_met": sum(len(page.met) for page in pages),
+        "figures_uncertain": sum(len(page.uncertain) for page in pages),
+        "figures_without_interval": sum(len(page.without_interval) for page in pages),
         "figures_short": sum(len(page.short) for page in pages),
     }
-    return Result(figures, BOUNDS, {}, (_claims(measured), _pages(pages)))
+    tables = (_claims(measured), _pages(pages))
+    return Result(figures, BOUNDS, {}, tables, exact=frozenset(figures))
 
 
-def _claims(measured: dict[str, dict[str, float]]) -> Table:
+def _claims(measured: Mapping[str, Page]) -> Table:
     rows: list[tuple[str | Number, ...]] = []
     for claim in CLAIMS:
-        value = claim.value(measured)
-        got: str | Number = "–" if value is None else value
-        rows.append((claim.text, got, claim.verdict(value).value, claim.where, claim.caveat))
+        answer = claim.answer(measured)
+        got = "–" if answer is None else str(answer)
+        rows.append((claim.text, got, claim.verdict(answer).value, claim.where, claim.caveat))
     columns = ("claim", "measured", "verdict", "figure", "what to know")
     return Table("Claims", columns, tuple(rows))
 
@@ -61,8 +67,15 @@ def _pages(pages: Sequence[Page]) -> Table:
             f"[{page.name}]({page.name}.md)",
             f"`python -m penstock.bench {page.name}`",
             len(page.met),
-            ", ".join(f"`{name}`" for name in page.short),
+            _quoted(page.uncertain),
+            _quoted(page.without_interval),
+            _quoted(page.short),
         )
         for page in pages
     )
-    return Table("Pages", ("page", "command", "figures met", "figures short"), rows)
+    columns = ("page", "command", "figures met", "not cleared", "without interval", "short")
+    return Table("Pages", columns, rows)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

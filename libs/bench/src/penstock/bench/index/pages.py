@@ -3,43 +3,92 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 FIGURE = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$")
-INTERVAL = re.compile(r"95 ?%|_(low|high|upper)95")
+GOT = re.compile(r"(\S+)(?: \[(\S+), (\S+); (\d+) ([^\]]+)\]| (\(exact\)))?$")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on a page.
+
+    Attributes:
+        value: what was measured.
+        low, high: ends of its interval; both the value where it is exact, None without interval.
+        is_judged: whether something was asked of it.
+        verdict: what the page says of what was asked.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    is_judged: bool
+    verdict: str
+
+    @property
+    def lacks_interval(self) -> bool:
+        """Whether something is said of it without saying how far it may be off."""
+        return self.is_judged and self.low is None
 
 
 @dataclass(frozen=True)
 class Page:
-    """A benchmark's page.
-
-    Attributes:
-        name: of the benchmark.
-        figures: by name.
-        met: names of figures that reach what was asked.
-        short: names of those that do not.
-        has_interval: whether it says how far its figures may be off.
-    """
+    """A benchmark's page: its name, and its figures by name."""
 
     name: str
-    figures: dict[str, float]
-    met: tuple[str, ...]
-    short: tuple[str, ...]
-    has_interval: bool
+    figures: dict[str, Figure]
+
+    @property
+    def met(self) -> tuple[str, ...]:
+        """Names of figures whose interval reaches what was asked."""
+        return self._where(lambda figure: figure.verdict == "met" and not figure.lacks_interval)
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """Names of figures that do not reach it."""
+        return self._where(lambda figure: figure.verdict == "short")
+
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Names of figures that reach it while their interval does not."""
+        return self._where(lambda figure: "does not clear" in figure.verdict)
+
+    @property
+    def without_interval(self) -> tuple[str, ...]:
+        """Names of judged figures that neither have an interval nor are exact."""
+        return self._where(lambda figure: figure.lacks_interval)
+
+    def _where(self, holds: Callable[[Figure], bool]) -> tuple[str, ...]:
+        return tuple(name for name, figure in self.figures.items() if holds(figure))
 
 
 def read_page(name: str, text: str) -> Page:
-    """The figures on a page."""
+    """The figures on a page.
+
+    Raises:
+        ValueError: a row's figure is no number.
+    """
     rows = [found.groups() for line in text.splitlines() if (found := FIGURE.match(line))]
-    verdicts = {figure: verdict.strip(" *") for figure, _, _, verdict in rows}
     return Page(
         name,
-        {figure: float(got) for figure, _, got, _ in rows},
-        tuple(figure for figure, verdict in verdicts.items() if verdict == "met"),
-        tuple(figure for figure, verdict in verdicts.items() if verdict == "short"),
-        bool(INTERVAL.search(text)),
+        {figure: _figure(asked, got, verdict) for figure, asked, got, verdict in rows},
+    )
+
+
+def _figure(asked: str, got: str, verdict: str) -> Figure:
+    found = GOT.match(got)
+    if found is None:
+        raise ValueError(f"no figure: {got!r}")
+    text, low, high, _, _, exact = found.groups()
+    value = float(text)
+    if exact:
+        low = high = text
+    is_judged, said = bool(asked.strip()), verdict.strip(" *")
+    return Figure(
+        value, float(low) if low else None, float(high) if high else None, is_judged, said
     )
 
 

@@ -127,6 +127,25 @@ def fixed_requests(calls: Sequence[Arrival], budget: int, trace: Sequence[TraceR
     return spending
 
 
+def spent_after_answer(calls: Sequence[Arrival], budget: int) -> Spending:
+    """A budget as gateways have it that count money once it is spent: a call is let in while what
+    its window has spent, by the answers that have come, is below the budget.
+    """
+    spending = Spending()
+    spent_microusd: dict[int, int] = {}
+    in_flight: list[tuple[float, int]] = []
+    for number, call in enumerate(calls):
+        while in_flight and in_flight[0][0] <= call.at_s:
+            ended = calls[heapq.heappop(in_flight)[1]]
+            window = _window(ended)
+            spent_microusd[window] = spent_microusd.get(window, 0) + ended.cost_microusd
+        spending.calls[call.priority] += 1
+        if spent_microusd.get(_window(call), 0) < budget:
+            spending.serve(call)
+            heapq.heappush(in_flight, (call.ends_s, number))
+    return spending
+
+
 def limited(
     calls: Sequence[Arrival],
     budget: int,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as Folder
+from typing import NamedTuple
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.router.v1 import router_pb2
-from penstock.bench.harness.load import closed_loop, quantile
+from penstock.bench.harness.intervals import (
+    Interval,
+    blocks_of,
+    bootstrap,
+    medians,
+    pooled_quantile,
+)
+from penstock.bench.harness.load import closed_loop
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
@@ -39,6 +46,9 @@ from penstock.testkit.server import peer_to
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 CALLERS = 64
 RATE_PER_S = 200
+RESERVATION_ROUNDS = 8
+LATENCY_BLOCKS = 20
+"""Blocks of consecutive decisions that the intervals of latencies are over."""
 NEVER_REACHED = 10**13
 RULES: tuple[dict[str, object], ...] = (
     {
@@ -103,7 +113,14 @@ def _section(rules: Sequence[dict[str, object]]) -> LimitsSection:
     return LimitsSection.model_validate({"rules": list(rules)})
 
 
-async def decisions(folder: Folder, quick: bool) -> dict[str, float]:
+class Measured(NamedTuple):
+    """Figures and their intervals."""
+
+    figures: dict[str, float]
+    intervals: dict[str, Interval]
+
+
+async def decisions(folder: Folder, quick: bool) -> Measured:
     """Admissions from a held lease on one thread, and reservations in Redis, 64 at a time."""
     async with embedded_store(folder) as url:
         client = open_store(url, retries=0)
@@ -117,15 +134,22 @@ async def decisions(folder: Folder, quick: bool) -> dict[str, float]:
         )
         count, repetitions = (500, 3) if quick else (5_000, 20)
         rates = [await _admissions_per_s(admission, count) for _ in range(repetitions)]
-        latencies = await _admission_latency(admission, 2_000 if quick else 50_000)
+        took_us = await _admission_latency(admission, 2_000 if quick else 50_000)
         await admission.close()
-        reservations_per_s = await _reservations_per_s(limiter, 0.5 if quick else 5.0)
+        reservations_per_s = [
+            await _reservations_per_s(limiter, round_, 0.5 if quick else 1.0)
+            for round_ in range(1 if quick else RESERVATION_ROUNDS)
+        ]
         await store.close()
-    return {
-        "decisions_per_s_lease": statistics.median(rates),
-        "decisions_per_s_redis": reservations_per_s,
-        **latencies,
-    }
+    lease = [{"decisions_per_s_lease": rate} for rate in rates]
+    redis = [{"decisions_per_s_redis": rate} for rate in reservations_per_s]
+    took = blocks_of(took_us, LATENCY_BLOCKS)
+    return Measured(
+        medians(lease) | medians(redis) | _admission_figures(took),
+        bootstrap(lease, medians, "rounds")
+        | bootstrap(redis, medians, "rounds")
+        | bootstrap(took, _admission_figures, f"blocks of {len(took[0])} decisions", 1_000),
+    )
 
 
 async def _admissions_per_s(admission: LimiterAdmission, count: int) -> float:
@@ -139,25 +163,31 @@ async def _admissions_per_s(admission: LimiterAdmission, count: int) -> float:
     return count / took_s
 
 
-async def _admission_latency(admission: LimiterAdmission, count: int) -> dict[str, float]:
-    """Time of single admissions from a held lease; each is settled, untimed, before the next."""
+async def _admission_latency(admission: LimiterAdmission, count: int) -> list[float]:
+    """Microseconds of single admissions from a held lease; each is settled, untimed, before the
+    next.
+    """
     took_us: list[float] = []
     for _ in range(count):
         began_s = time.perf_counter()
         admitted = await admission.admit(CALLER, REQUEST)
         took_us.append((time.perf_counter() - began_s) * 1e6)
         await perform(admission.settle(admitted, None, None))
+    return took_us
+
+
+def _admission_figures(blocks: Sequence[Sequence[float]]) -> dict[str, float]:
     return {
-        "decision_p99_us": quantile(took_us, 0.99),
-        "decision_p50_us": statistics.median(took_us),
+        "decision_p99_us": pooled_quantile(blocks, 0.99),
+        "decision_p50_us": pooled_quantile(blocks, 0.5),
     }
 
 
-async def _reservations_per_s(limiter: LimiterServicer, seconds: float) -> float:
+async def _reservations_per_s(limiter: LimiterServicer, round_: int, seconds: float) -> float:
     amount = pb.Amount(requests=1, tokens=120, microusd=50)
 
     async def reserve(number: int) -> object:
-        request = pb.ReserveRequest(hold_id=f"h{number}", model="m", amount=amount)
+        request = pb.ReserveRequest(hold_id=f"h{round_}-{number}", model="m", amount=amount)
         answer = await limiter.Reserve(request, CALLER)
         assert answer.decision.verdict == pb.VERDICT_ALLOWED, answer
         return answer
@@ -165,7 +195,7 @@ async def _reservations_per_s(limiter: LimiterServicer, seconds: float) -> float
     return (await closed_loop(reserve, CALLERS, seconds)).rps
 
 
-async def store_down(folder: Folder, quick: bool) -> dict[str, float]:
+async def store_down(folder: Folder, quick: bool) -> Measured:
     """What decisions take while the store works, while it hangs, and after it was killed.
 
     All rules are open without a store; 200 decisions a second.
@@ -192,12 +222,27 @@ async def store_down(folder: Folder, quick: bool) -> dict[str, float]:
         process.kill()
         process.wait()
         await store.close()
-    up_p99_ms = quantile(up_ms, 0.99)
+    blocks = [
+        dict(zip(("up", "hung", "killed"), block, strict=True))
+        for block in zip(
+            *(blocks_of(took_ms, LATENCY_BLOCKS) for took_ms in (up_ms, hung_ms, killed_ms)),
+            strict=True,
+        )
+    ]
+    worst = {"store_down_worst_ms": max(killed_ms), "store_hung_worst_ms": max(hung_ms)}
+    of = f"blocks of {len(blocks[0]['up'])} decisions"
+    return Measured(_added(blocks) | worst, bootstrap(blocks, _added, of))
+
+
+def _added(blocks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """How much longer the slowest hundredth takes without a store, and with one that hangs."""
+    p99_ms = {
+        side: pooled_quantile([block[side] for block in blocks], 0.99)
+        for side in ("up", "hung", "killed")
+    }
     return {
-        "store_down_added_ms": max(0.0, quantile(killed_ms, 0.99) - up_p99_ms),
-        "store_hung_added_ms": max(0.0, quantile(hung_ms, 0.99) - up_p99_ms),
-        "store_down_worst_ms": max(killed_ms),
-        "store_hung_worst_ms": max(hung_ms),
+        "store_down_added_ms": max(0.0, p99_ms["killed"] - p99_ms["up"]),
+        "store_hung_added_ms": max(0.0, p99_ms["hung"] - p99_ms["up"]),
     }
 
 

@@ -12,6 +12,7 @@ import yaml
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.bench.edge.provider import CHAT, Provider
 from penstock.bench.harness.echo import TOKEN, EchoAddresses
 from penstock.bench.harness.load import Send
 from penstock.bench.harness.processes import supervised
@@ -29,6 +30,9 @@ from penstock.testkit.registered import InstanceIdentity
 TENANT = "bench"
 KEY = "psk-overhead"
 MODEL = "instant"
+UPSTREAM = "provider"
+MAX_TOKENS = 16
+PRICE = {"name": CHAT, "input_microusd_per_mtok": 150_000, "output_microusd_per_mtok": 600_000}
 CONCURRENCY = 64
 WIDE_RATE = {
     "name": "wide",
@@ -51,6 +55,22 @@ def miss_of(stack: Stack) -> Send:
     return miss
 
 
+def generate_of(stack: Stack) -> Send:
+    """Sends a question that was never asked to the instant provider."""
+    options = router_pb2.CallOptions(model=CHAT)
+    metadata = stack.metadata(TENANT)
+    numbers = itertools.count()
+
+    async def generate(_: int) -> object:
+        question = f"What is {next(numbers)} plus one?"
+        message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=question)
+        task = inference_pb2.GenerateTask(messages=[message], max_tokens=MAX_TOKENS)
+        request = router_pb2.GenerateRequest(options=options, task=task)
+        return await stack.router.Generate(request, metadata=metadata)
+
+    return generate
+
+
 @contextlib.asynccontextmanager
 async def instant_stack(
     echo: EchoAddresses,
@@ -59,8 +79,10 @@ async def instant_stack(
     shape: Shape = "processes",
     workers: int = 1,
     identities: Identities | None = None,
+    provider: Provider | None = None,
 ) -> AsyncIterator[Stack]:
-    """All deciding services as processes, with the instant model registered.
+    """All deciding services as processes, with the instant model registered, and a provider behind
+    a service of its own where one is given.
 
     With `identities`, over TLS; the instant model has to speak it too.
     """
@@ -68,8 +90,7 @@ async def instant_stack(
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         folder = Path(name)
         config = folder / "penstock.yaml"
-        content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [WIDE_RATE]}}
-        config.write_text(yaml.safe_dump(content))
+        config.write_text(yaml.safe_dump(_config(provider)))
         plan = StackPlan(
             ports.free(),
             folder,
@@ -81,6 +102,7 @@ async def instant_stack(
             workers=workers,
             identities=identities,
             tls=tls,
+            upstream_name=UPSTREAM if provider is not None else "",
         )
         async with supervised(tls) as supervisor:
             for stage in plan.request_path(traced=traced):
@@ -91,8 +113,23 @@ async def instant_stack(
                 registrar = _registrar(plan, echo)
                 registrar.start()
                 await stack.wait_for_instances(MODEL, 1, TENANT)
+                if provider is not None:
+                    await supervisor.start((plan.upstream(UPSTREAM, otlp_endpoint=""),))
+                    await stack.wait_for_instances(CHAT, 1, TENANT)
                 yield stack
                 await registrar.leave()
+
+
+def _config(provider: Provider | None) -> dict[str, object]:
+    content: dict[str, object] = {
+        "keys": {"api": [api_key(TENANT, KEY)]},
+        "limits": {"rules": [WIDE_RATE]},
+    }
+    if provider is not None:
+        server = {"name": UPSTREAM, "base_url": provider.base_url, "models": [{"name": CHAT}]}
+        content["upstreams"] = {"servers": [server]}
+        content["prices"] = {"models": [PRICE]}
+    return content
 
 
 def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:

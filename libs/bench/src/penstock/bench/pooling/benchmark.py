@@ -1,24 +1,35 @@
-"""Pooled connections to an upstream against a new one for each call, over TLS; first tokens.
+"""Pooled connections to an upstream against a new one for each call, over TLS, by simulated
+distances; first tokens.
 
 The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round
 trip; a new connection costs one round trip more, as TCP's handshake does. All sides are the serving
 client with a TLS context each. Those that do not pool keep no connection, and one of these calls a
 server that gives no session tickets, so that every handshake is a full one; `latency_cut` and
-`connect_overhead_cut` compare with the one that resumes. For the first tokens, calls take turns
-with the same rest before each: a bare hop, the upstream directly, the whole path.
+`connect_overhead_cut` compare with the one that resumes. How large `latency_cut` is follows from
+the two delays that were chosen: with a nearer upstream or a longer answer it is smaller. For the
+first tokens, calls take turns with the same rest before each: a bare hop, the upstream directly,
+the whole path.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock.bench.harness.echo import echo_process
+from penstock.bench.harness.intervals import bootstrap, means
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.bench.pooling.connections import ROUND_TRIP_S, UPSTREAM_S, Connecting, compare
-from penstock.bench.pooling.first_tokens import measure_first_tokens
+from penstock.bench.pooling import first_tokens
+from penstock.bench.pooling.connections import (
+    ROUND_TRIP_S,
+    UPSTREAM_S,
+    Connecting,
+    Sides,
+    compare,
+)
 from penstock.service.program import loop_factory
 
 BOUNDS = {
@@ -38,30 +49,54 @@ def run(options: Options) -> Result:
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         sides = runner.run(compare(Path(folder), calls))
-        first = runner.run(measure_first_tokens(Path(folder), echo.bare, calls))
-    pooled, fresh, full = sides.pooled, sides.fresh, sides.full_handshake
-    figures = {
-        "connect_overhead_cut": 1 - pooled.opened / fresh.opened,
-        "latency_cut": 1 - pooled.mean_ms / fresh.mean_ms,
-        "reuse_share": 1 - pooled.opened / calls,
-        "tls_resumed_share": fresh.resumed / (fresh.opened - 1),
-        "pooled_ms": pooled.mean_ms,
-        "fresh_ms": fresh.mean_ms,
-        "fresh_full_handshake_ms": full.mean_ms,
-        "first_token_added_hops": first.added_hops,
-        "bare_hop_p50_ms": first.hop_ms,
-        "first_token_direct_p50_ms": first.direct_ms,
-        "first_token_path_p50_ms": first.path_ms,
-        "cancel_closes_ms": first.slowest_cancel_ms,
+        first = runner.run(first_tokens.measure(Path(folder), echo.bare, calls))
+    figures = _connecting(sides, calls) | first_tokens.figures(first.rounds)
+    figures |= {"cancel_closes_ms": max(first.cancels_ms)}
+    calls_ms = [
+        dict(zip(("pooled", "fresh", "full"), row, strict=True))
+        for row in zip(*(side.took_ms for side in sides), strict=True)
+    ]
+    intervals = {
+        **bootstrap(calls_ms, _latencies, "calls of each side"),
+        **bootstrap(first.rounds, first_tokens.figures, "calls of each side", 1_000),
+        **bootstrap(first.cancels_ms, lambda ms: {"cancel_closes_ms": max(ms)}, "cancels"),
     }
+    figures |= _latencies(calls_ms)
     context = {
         "calls": calls,
         "data": "one short conversation",
         "upstream_ms": UPSTREAM_S * 1e3,
         "round_trip_ms": ROUND_TRIP_S * 1e3,
     }
-    rows = {"pooled": pooled, "a new one a call": fresh, "a new one a call, no tickets": full}
-    return Result(figures, BOUNDS, context, (_table(rows, calls),))
+    names = ("pooled", "a new one a call", "a new one a call, no tickets")
+    table = _table(dict(zip(names, sides, strict=True)), calls)
+    return Result(
+        figures,
+        BOUNDS,
+        context,
+        (table,),
+        intervals=intervals,
+        exact=frozenset({"connect_overhead_cut", "reuse_share", "tls_resumed_share"}),
+    )
+
+
+def _connecting(sides: Sides, calls: int) -> dict[str, float]:
+    """Shares of connections, which are counted."""
+    return {
+        "connect_overhead_cut": 1 - sides.pooled.opened / sides.fresh.opened,
+        "reuse_share": 1 - sides.pooled.opened / calls,
+        "tls_resumed_share": sides.fresh.resumed / (sides.fresh.opened - 1),
+    }
+
+
+def _latencies(calls_ms: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    mean_ms = means(calls_ms)
+    return {
+        "latency_cut": 1 - mean_ms["pooled"] / mean_ms["fresh"],
+        "pooled_ms": mean_ms["pooled"],
+        "fresh_ms": mean_ms["fresh"],
+        "fresh_full_handshake_ms": mean_ms["full"],
+    }
 
 
 def _table(sides: dict[str, Connecting], calls: int) -> Table:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
@@ -47,41 +47,56 @@ Timed = Callable[[], Awaitable[float | object]]
 """Makes a call; returns the moment to measure to, or anything else for its end."""
 
 
-@dataclass(frozen=True)
-class FirstTokens:
-    """Median milliseconds of a bare hop, and to the first token directly and by the whole path.
-
-    `slowest_cancel_ms` is the longest time from a caller's cancel until the upstream saw its
-    connection closed.
+class Turn(NamedTuple):
+    """Milliseconds of a bare hop, and to the first token directly and by the whole path, of three
+    calls in a row.
     """
 
     hop_ms: float
     direct_ms: float
     path_ms: float
-    slowest_cancel_ms: float
-
-    @property
-    def added_hops(self) -> float:
-        """What the path adds to the first token, in bare hops."""
-        return (self.path_ms - self.direct_ms) / self.hop_ms
 
 
-async def measure_first_tokens(folder: Path, bare_address: str, calls: int) -> FirstTokens:
+@dataclass(frozen=True)
+class FirstTokens:
+    """What was measured.
+
+    Attributes:
+        rounds: the calls, in turns.
+        cancels_ms: from a caller's cancel until the upstream saw its connection closed.
+    """
+
+    rounds: Sequence[Turn]
+    cancels_ms: Sequence[float]
+
+
+def figures(rounds: Sequence[Turn]) -> dict[str, float]:
+    """Medians, and what the path adds to the first token, in bare hops."""
+    hop_ms, direct_ms, path_ms = (statistics.median(each) for each in zip(*rounds, strict=True))
+    return {
+        "first_token_added_hops": (path_ms - direct_ms) / hop_ms,
+        "bare_hop_p50_ms": hop_ms,
+        "first_token_direct_p50_ms": direct_ms,
+        "first_token_path_p50_ms": path_ms,
+    }
+
+
+async def measure(folder: Path, bare_address: str, calls: int) -> FirstTokens:
     """Measure against a scripted upstream without delay."""
     async with (
         ScriptedUpstream(lambda _: ScriptedAnswer("one two three four")) as upstream,
         _path(folder, upstream.url) as stack,
     ):
-        hop_ms, direct_ms, path_ms = await _medians_ms(stack, upstream, bare_address, calls)
+        rounds = await _rounds(stack, upstream, bare_address, calls)
         upstream.per_word_s = SLOW_WORD_S
         cancels_ms = [await _cancel_ms(_stream(stack), upstream) for _ in range(CANCELS)]
-    return FirstTokens(hop_ms, direct_ms, path_ms, max(cancels_ms))
+    return FirstTokens(rounds, cancels_ms)
 
 
-async def _medians_ms(
+async def _rounds(
     stack: Stack, upstream: ScriptedUpstream, bare_address: str, calls: int
-) -> list[float]:
-    """Medians of a bare hop, of the direct first token and of the path's, in turns."""
+) -> list[Turn]:
+    """A bare hop, the direct first token and the path's, in turns."""
     section = Upstream.model_validate(
         {"name": "up", "base_url": upstream.url, "models": [{"name": MODEL}]}
     )
@@ -97,7 +112,7 @@ async def _medians_ms(
         )
         took_ms = await _in_turns(sides, calls)
     await client.close()
-    return [statistics.median(times) for times in took_ms]
+    return [Turn(*row) for row in zip(*took_ms, strict=True)]
 
 
 def _stream(stack: Stack) -> Any:

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from penstock.bench.harness.data_sets import BANKING77, banking77
+from penstock.bench.harness.intervals import bootstrap
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.report import Bound, Result, Table
@@ -45,6 +46,8 @@ BOUNDS = {
     "cosine_mean": Bound(">=", 0.985),
     "batch_invariance_cosine_min": Bound(">=", 0.999),
 }
+EXACT = frozenset({"size_ratio", "weights_memory_ratio", "batch_invariance_cosine_min"})
+"""Bytes, and the same arithmetic on the same texts."""
 Embed = Callable[[Sequence[str]], object]
 
 
@@ -62,14 +65,17 @@ def run(options: Options) -> Result:
     int8 = TextModel.load(folder / MODEL / "1")
     fp32 = TextModel.load(folder / ORIGINAL / "1")
     train, test = _texts(options)
-    speedups, table = _speed(fp32, int8, test.texts, options)
+    times, table = _speed(fp32, int8, test.texts, options)
+    quality = _quality(fp32, int8, train, test)
     sample = random.Random(SEED).sample(test.texts, min(INVARIANCE_TEXTS, len(test.texts)))
     figures = {
         **_sizes(folder),
-        **speedups,
-        **_quality(fp32, int8, train, test),
+        **_speedups(times),
+        **_quality_figures(quality),
         "batch_invariance_cosine_min": batch_invariance(int8, sample),
     }
+    intervals = bootstrap(times, _speedups, "rounds")
+    intervals |= bootstrap(quality, _quality_figures, "test texts", 1_000)
     notes = ("torch is not installed here, so `speedup_vs_torch` is absent",)
     context = {
         "data": options.source(BANKING77),
@@ -78,8 +84,16 @@ def run(options: Options) -> Result:
         "seed": SEED,
         "threads": 1,
     }
-    has_torch = "speedup_vs_torch" in speedups
-    return Result(figures, BOUNDS, context, (table,), notes=() if has_torch else notes)
+    has_torch = "speedup_vs_torch" in figures
+    return Result(
+        figures,
+        {name: bound for name, bound in BOUNDS.items() if name in figures},
+        context,
+        (table,),
+        notes=() if has_torch else notes,
+        intervals=intervals,
+        exact=EXACT,
+    )
 
 
 def _sizes(folder: Path) -> dict[str, float]:
@@ -96,58 +110,82 @@ def _weight_bytes(path: Path) -> int:
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
 
 
-def _quality(fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled) -> dict[str, float]:
-    """Accuracy of a head on each side's own embeddings, and the cosine of the test embeddings."""
+class Judged(NamedTuple):
+    """One test text: whether each side's head is right, and the cosine of the embeddings."""
+
+    fp32_right: bool
+    int8_right: bool
+    cosine: float
+
+
+def _quality_figures(texts: Sequence[Judged]) -> dict[str, float]:
+    rights = np.array([(text.fp32_right, text.int8_right) for text in texts], dtype=float)
+    fp32, int8 = rights.mean(axis=0).tolist()
+    return {
+        "accuracy_fp32": fp32,
+        "accuracy_kept": int8 / fp32,
+        "cosine_mean": statistics.fmean(text.cosine for text in texts),
+    }
+
+
+def _quality(fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled) -> list[Judged]:
+    """A head on each side's own embeddings, and the cosine of the test embeddings."""
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-    accuracies = []
+    rights = []
     embeddings = []
     for model in (fp32, int8):
         head = LogisticRegression(max_iter=1000, C=10.0)
         head.fit(model.embed(train.texts), train.labels)
         embeddings.append(model.embed(test.texts))
-        accuracies.append(float(head.score(embeddings[-1], test.labels)))
-    return {
-        "accuracy_fp32": accuracies[0],
-        "accuracy_kept": accuracies[1] / accuracies[0],
-        "cosine_mean": float(cosines(*embeddings).mean()),
-    }
+        rights.append(head.predict(embeddings[-1]) == np.array(test.labels))
+    rows = zip(*rights, cosines(*embeddings), strict=True)
+    return [Judged(bool(one), bool(other), float(cosine)) for one, other, cosine in rows]
 
 
-Times = dict[tuple[str, int], list[float]]
-"""Milliseconds a text of each round, by side and batch size."""
+Times = dict[tuple[str, int], float]
+"""Milliseconds a text of one round, by side and batch size."""
 
 
 def _speed(
     fp32: TextModel, int8: TextModel, texts: Sequence[str], options: Options
-) -> tuple[dict[str, float], Table]:
+) -> tuple[list[Times], Table]:
     padding_fp32 = replace(fp32, card=fp32.card.model_copy(update={"rows_singly": False}))
     sides: dict[str, Embed] = {FP32: padding_fp32.embed, INT8: int8.embed}
     torch_embed = _torch_embed(padding_fp32)
     if torch_embed is not None:
         sides[TORCH] = torch_embed
     times = _times(sides, texts, options)
-    figures = {"speedup_vs_onnx_fp32": _speedup(times, FP32)}
-    if torch_embed is not None:
-        figures["speedup_vs_torch"] = _speedup(times, TORCH)
     rows: tuple[tuple[str | float, ...], ...] = tuple(
-        (name, *(statistics.median(times[name, size]) for size in BATCH_SIZES)) for name in sides
+        (name, *(statistics.median(round_[name, size] for round_ in times) for size in BATCH_SIZES))
+        for name in sides
     )
     title = "Milliseconds a text, one thread (median of the rounds)"
-    return figures, Table(title, ("side", "batch 1", f"batch {BATCH}"), rows)
+    return times, Table(title, ("side", "batch 1", f"batch {BATCH}"), rows)
 
 
-def _times(sides: Mapping[str, Embed], texts: Sequence[str], options: Options) -> Times:
+def _speedups(times: Sequence[Times]) -> dict[str, float]:
+    """The speed-ups over each side that was measured."""
+    names = {FP32: "speedup_vs_onnx_fp32", TORCH: "speedup_vs_torch"}
+    measured = {side for side, _ in times[0]}
+    return {name: _speedup(times, side) for side, name in names.items() if side in measured}
+
+
+def _times(sides: Mapping[str, Embed], texts: Sequence[str], options: Options) -> list[Times]:
     rng = random.Random(SEED)
-    rounds, count = (2, 32) if options.quick else (7, 192)
-    times: Times = {(name, size): [] for name in sides for size in BATCH_SIZES}
+    rounds, count = (2, 32) if options.quick else (10, 192)
+    times: list[Times] = []
     for embed in sides.values():
         embed(SAMPLE_TEXTS[:BATCH])
     for _ in range(rounds):
         chosen = sorted(rng.sample(texts, min(count, len(texts))), key=len)
-        for size in BATCH_SIZES:
-            for name, embed in sides.items():
-                times[name, size].append(_ms_per_text(embed, chosen, size))
+        times.append(
+            {
+                (name, size): _ms_per_text(embed, chosen, size)
+                for size in BATCH_SIZES
+                for name, embed in sides.items()
+            }
+        )
     return times
 
 
@@ -158,13 +196,10 @@ def _ms_per_text(embed: Embed, texts: Sequence[str], size: int) -> float:
     return (time.perf_counter() - began_s) * 1e3 / len(texts)
 
 
-def _speedup(times: Times, other: str) -> float:
+def _speedup(times: Sequence[Times], other: str) -> float:
     """The other side's time over ours: geometric mean over batch sizes of the median of rounds."""
     medians = [
-        statistics.median(
-            theirs / ours
-            for theirs, ours in zip(times[other, size], times[INT8, size], strict=True)
-        )
+        statistics.median(round_[other, size] / round_[INT8, size] for round_ in times)
         for size in BATCH_SIZES
     ]
     return math.prod(medians) ** (1 / len(medians))

@@ -73,7 +73,7 @@ def run(options: Options) -> Result:
         "data": "built in; the upstream is scripted",
     }
     shown = tuple(table for table in tables if table.rows)
-    return Result(figures, bounds, context, shown, notes=notes)
+    return Result(figures, bounds, context, shown, notes=notes, exact=frozenset(figures))
 
 
 async def _journeys(tree: SourceTree, repeats: int) -> tuple[dict[str, Journey], Sequence[str]]:

@@ -6,13 +6,15 @@ knows nothing of these caches; it keeps an index of what it has sent where.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penstock.bench.harness.intervals import blocks_of, pooled_quantile
 from penstock.bench.harness.options import Options
 from penstock.router.calls.affinity import PrefixIndex
 from penstock.router.instances.registry import LEARNING
@@ -32,6 +34,8 @@ only their ratio matters here.
 TYPICAL_COST = FIXED_COST + 20.0
 """A request of this cost takes a mean service time."""
 PACE_ROUNDS = 3
+PARTS = 20
+"""Parts of consecutive calls that intervals are over."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,61 @@ class TracedCall:
 
 @dataclass(frozen=True)
 class Reuse:
-    """Block hits over those of one infinite shared cache, and p99 in mean service times."""
+    """What became of the calls, in the order in which they came.
 
-    hit_rate: float
-    p99: float
+    Attributes:
+        hits: blocks of each call that its instance had.
+        ideal: blocks that one shared cache which forgets nothing would have had.
+        latencies: in mean service times.
+    """
+
+    hits: Sequence[int]
+    ideal: Sequence[int]
+    latencies: Sequence[float]
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits over those of the shared cache."""
+        return sum(self.hits) / max(1, sum(self.ideal))
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile of the latencies."""
+        return pooled_quantile([self.latencies], 0.99)
+
+
+Part = Mapping[str, Reuse]
+"""One part of the trace, by the way of choosing."""
+
+
+def parts(reuse: Part) -> list[Part]:
+    """The trace in PARTS parts of consecutive calls."""
+    cut = {
+        name: list(
+            map(
+                Reuse,
+                blocks_of(found.hits, PARTS),
+                blocks_of(found.ideal, PARTS),
+                blocks_of(found.latencies, PARTS),
+            )
+        )
+        for name, found in reuse.items()
+    }
+    return [dict(zip(cut, row, strict=True)) for row in zip(*cut.values(), strict=True)]
+
+
+def figures(chosen: Sequence[Part]) -> dict[str, float]:
+    """Reuse with affinity, and its tail over that without."""
+    p99 = {
+        name: pooled_quantile([part[name].latencies for part in chosen], 0.99)
+        for name in ("affinity", "no affinity")
+    }
+    found = [part["affinity"] for part in chosen]
+    hits, ideal = sum(sum(one.hits) for one in found), sum(sum(one.ideal) for one in found)
+    return {
+        "prefix_hit_rate": hits / max(1, ideal),
+        "prefix_p99_vs_no_affinity": p99["affinity"] / p99["no affinity"],
+    }
 
 
 def read_calls(options: Options) -> list[TracedCall]:
@@ -109,7 +164,7 @@ class PrefixFleet(FleetSimulation):
         self._caches = PrefixIndex(capacity)
         self._index = PrefixIndex(capacity)
         self._mean_output = sum(call.output_tokens for call in calls) / len(calls)
-        self.hits = 0
+        self.hits: list[int] = []
         self.work_s = 0.0
 
     def arrivals(self) -> list[SimulatedRequest]:
@@ -142,7 +197,7 @@ class PrefixFleet(FleetSimulation):
 
     def _serve(self, request: SimulatedRequest, call: TracedCall, member: Member) -> None:
         cached = self._caches.matched(member.id, call.blocks)
-        self.hits += cached
+        self.hits.append(cached)
         self._caches.sent(member.id, call.blocks)
         self._index.sent(member.id, call.blocks)
         request.size_s = self._workload.seconds(len(call.blocks) - cached, call.output_tokens)
@@ -150,15 +205,13 @@ class PrefixFleet(FleetSimulation):
         self.send(request, member)
 
 
-def infinite_hits(calls: Sequence[TracedCall]) -> int:
-    """Block hits of one shared cache that forgets nothing."""
+def infinite_hits(calls: Sequence[TracedCall]) -> list[int]:
+    """Block hits of each call in one shared cache that forgets nothing."""
     seen: set[int] = set()
-    hits = 0
+    hits = []
     for call in calls:
-        for block in call.blocks:
-            if block not in seen:
-                break
-            hits += 1
+        known = itertools.takewhile(seen.__contains__, call.blocks)
+        hits.append(sum(1 for _ in known))
         seen.update(call.blocks)
     return hits
 
@@ -166,7 +219,7 @@ def infinite_hits(calls: Sequence[TracedCall]) -> int:
 def measure(options: Options) -> dict[str, Reuse]:
     """Each way of choosing on the same trace, at a pace of 70 % load without affinity."""
     calls = read_calls(options)[: 1500 if options.quick else None]
-    ideal = max(1, infinite_hits(calls))
+    ideal = infinite_hits(calls)
     pace = _pace(calls)
     results = {}
     for name, strategy, affine in (
@@ -176,7 +229,8 @@ def measure(options: Options) -> dict[str, Reuse]:
         ("round robin", "round_robin", False),
     ):
         fleet = _run(calls, strategy, pace, affine=affine)
-        results[name] = Reuse(fleet.hits / ideal, fleet.log.quantile(0.99))
+        latencies = [each_s / SERVICE_S for _, each_s in sorted(fleet.log.latencies_s)]
+        results[name] = Reuse(fleet.hits, ideal, latencies)
     return results
 
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -145,7 +144,7 @@ def _send(peer: Peer, request: router_pb2.EmbedRequest) -> Send:
     return send
 
 
-async def _compare(options: Options) -> float:
+async def _compare(options: Options) -> list[float]:
     rounds, seconds = (1, 1.0) if options.quick else (12, 2.5)
     rates: dict[str, list[float]] = {OURS: [], SHORTEST_QUEUE: []}
     request = router_pb2.EmbedRequest(texts=["hello"])
@@ -163,13 +162,12 @@ async def _compare(options: Options) -> float:
                 load = await closed_loop(_send(peers[name], request), CALLERS, seconds)
                 if not is_warm_up:
                     rates[name].append(load.rps)
-    return statistics.median(
-        ours / theirs for ours, theirs in zip(rates[OURS], rates[SHORTEST_QUEUE], strict=True)
-    )
+    pairs = zip(rates[OURS], rates[SHORTEST_QUEUE], strict=True)
+    return [ours / theirs for ours, theirs in pairs]
 
 
-def measure(options: Options) -> float:
-    """Requests a second of the default strategy over those of the shortest queue."""
+def measure(options: Options) -> list[float]:
+    """Requests a second of the default strategy over those of the shortest queue, by round."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_compare(options))
 

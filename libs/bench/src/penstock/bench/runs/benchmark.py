@@ -8,30 +8,41 @@ asked what broke the prefix. What it says that this cost is compared with the bo
 provider, whose cache keeps prefixes as OpenAI documents it. Prefixes that the provider drops or
 keeps no longer must not be taken for breaks, nor breaks for those.
 
-The order of a run's next step among its siblings' calls is simulated; see `next_steps`.
+The order of a run's next step among its siblings' calls is simulated; see `next_steps`. What runs
+cost is compared with the books of providers that serve a running stack; see `costs`.
 """
 
 from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
 
 from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.bench.runs import next_steps, prefixes, trees
+from penstock.bench.runs import costs, next_steps, prefixes, trees
+from penstock.bench.runs.costs import CostFigures
 from penstock.bench.runs.injected import CHANGES
 from penstock.bench.runs.next_steps import Waits
 from penstock.bench.runs.prefixes import Counts
 from penstock.bench.tokens.data import TAU_BENCH, trajectories
 from penstock.prompts.prefix_breaks import BreakKind
+from penstock.service.program import loop_factory
 
 QUICK_CONVERSATIONS, QUICK_TREES = 10, 3
 SEEDS, QUICK_SEEDS = 1000, 50
+COST_RUNS, COST_CALLS, QUICK_COST_RUNS = 8, 30, 1
+COST_KINDS = ("answer", "reused", "escalation", "hedge", "failed_try", "job")
 BOUNDS = {
     "tree_seeds": Bound(">=", trees.MIN_SEEDS),
     "tree_overshoot": Bound("<=", 0),
     "tree_lost_share": Bound("<=", 0),
     "resumed_paid_twice": Bound("<=", 0),
     "reserve_kept": Bound(">=", 1),
+    "run_cost_error_microusd": Bound("<=", 0),
+    "run_cost_kinds": Bound(">=", len(COST_KINDS)),
     "prefix_break_kinds": Bound(">=", 20),
     "prefix_breaks_named": Bound(">=", 0.95),
     "prefix_cost_error": Bound("<=", 0.01),
@@ -55,8 +66,15 @@ def run(options: Options) -> Result:
     repairs, lossy = prefixes.lossy_repairs(conversations)
     say("runs: next steps behind their siblings")
     waits = next_steps.measure(range(QUICK_SEEDS if options.quick else SEEDS))
+    say("runs: costs against the providers' books")
+    cost = _measured_costs(QUICK_COST_RUNS if options.quick else COST_RUNS)
     figures = {
         **tree_figures,
+        "run_cost_error_microusd": cost.error_microusd,
+        "run_cost_billed_microusd": cost.billed_picousd / 1e6,
+        "run_cost_runs": cost.runs,
+        "run_cost_calls": cost.calls.total(),
+        "run_cost_kinds": sum(cost.calls[kind] > 0 for kind in COST_KINDS),
         "prefix_break_kinds": len(counts.injected),
         "prefix_breaks_injected": counts.injected.total(),
         "prefix_breaks_named": counts.named.total() / counts.injected.total(),
@@ -71,7 +89,21 @@ def run(options: Options) -> Result:
         "throughput_kept": waits.throughput_kept,
     }
     context = {"conversations": len(conversations), "data": options.source(TAU_BENCH)}
-    return Result(figures, BOUNDS, context, (_kinds(counts), _next_steps(waits)))
+    return Result(figures, BOUNDS, context, (_costs(cost), _kinds(counts), _next_steps(waits)))
+
+
+def _measured_costs(runs: int) -> CostFigures:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
+        return runner.run(costs.measure(Path(folder), runs, COST_CALLS))
+
+
+def _costs(cost: CostFigures) -> Table:
+    columns = ("what a send was paid for", "sends")
+    rows = (*sorted(cost.calls.items()), ("none: every provider failed", cost.failed))
+    return Table("Sends of runs whose cost was compared with the providers' books", columns, rows)
 
 
 def _next_steps(waits: Waits) -> Table:

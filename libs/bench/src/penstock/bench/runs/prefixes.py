@@ -22,7 +22,7 @@ from penstock.prompts.conversation import Conversation, Policy, Turn
 from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.prefix import NOTE
 from penstock.prompts.prefix_breaks import LOSSLESS_REPAIRS, BreakKind
-from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
+from penstock.prompts.prefix_cost import CacheTerms, PrefixOutcome, PrefixRead, ReportedPrompt
 from penstock.prompts.prefix_history import PrefixHistory
 
 MODEL = "large"
@@ -33,6 +33,7 @@ CACHED = ModelPrice(
     input_microusd_per_mtok=INPUT_MICROUSD_PER_MTOK,
     cached_input_microusd_per_mtok=CACHED_MICROUSD_PER_MTOK,
 )
+TERMS = CacheTerms()
 PRICES = Prices({MODEL: CACHED})
 AT_BREAKPOINTS_ONLY = {BreakKind.BREAKPOINT}
 """Breaks that OpenAI's cache, which the books follow, does not know."""
@@ -97,11 +98,11 @@ class _Call:
     def send(self, prompt: Prompt) -> tuple[PrefixRead, Bill, BreakKind | None]:
         """Send a prompt; what is said of its prefix, its bill, and what is said to have broken."""
         conversation, settings = prompt.conversation, prompt.settings
-        shared = self.history.record("c", conversation, settings, prompt.without_images)
+        compared = self.history.compare("c", conversation, settings, prompt.without_images)
         bill = self.provider.answer(conversation, settings, self.now_s)
         reported = ReportedPrompt(bill.input_tokens, bill.cached_tokens, 0, self.now_s)
-        read = self.history.answered("c", shared, reported)
-        return read, bill, shared.broken.kind if shared.broken else None
+        read = self.history.answered(compared, reported)
+        return read, bill, compared.broken.kind if compared.broken else None
 
 
 def _inject(
@@ -127,7 +128,8 @@ def _booked_microusd(bill: Bill, whole: Bill) -> float:
     """What the provider charged more than it would have, had nothing changed: for the tokens that
     it did not read, not for a prompt that became longer or shorter.
     """
-    lost = max(0, whole.cached_tokens - bill.cached_tokens)
+    most = (bill.input_tokens - 1) // TERMS.step_tokens * TERMS.step_tokens
+    lost = max(0, min(whole.cached_tokens, most) - bill.cached_tokens)
     return lost * (INPUT_MICROUSD_PER_MTOK - CACHED_MICROUSD_PER_MTOK) / 1e6
 
 

@@ -24,8 +24,8 @@ WRONG = ("overshoot", "lost_share", "paid_twice", "reserve_refused")
 
 
 def figures_of(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The sums of a campaign's lines."""
-    seeds = list(rows)
+    """The sums of a campaign's lines, of each seed the last: what it found before is mended."""
+    seeds = list({row["seed"]: row for row in rows}.values())
     if not seeds:
         raise FileNotFoundError(f"{LOG} has no seed: python -m penstock.bench.runs.trees")
     total = {
@@ -34,7 +34,7 @@ def figures_of(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
         if each.name != "seed"
     }
     return {
-        "tree_seeds": len({row["seed"] for row in seeds}),
+        "tree_seeds": len(seeds),
         "tree_limiters": LIMITERS,
         "tree_min_children": min(row["children"] for row in seeds),
         "tree_calls": total["calls"],

@@ -1,5 +1,5 @@
-"""Predictive scaling: capacity paid for in vain at equal shortfall, against reactive rules; in
-virtual time, with the code that serves.
+"""Predictive scaling, simulated: capacity paid for in vain at equal shortfall, against reactive
+rules; in virtual time, with the forecaster that serves.
 
 Capacity for a step is chosen `lead` steps before it. Shortfall: share of steps with more work than
 capacity. Over-provision: unused capacity over the work. Each rule's parameter (target utilisation,
@@ -8,30 +8,38 @@ reactive* is the maximum of the last K steps over a target, K and target both ch
 the evaluated steps, an unfair advantage. The scaler's side is its final decision: forecast
 quantile, trust rule, the maximum over a hold of two steps, reactive floor. Coverage is that of the
 forecast quantile before hold and floor. Evaluation starts after 7 days (taxi 30 days, Azure 15
-minutes).
+minutes). Instances are fractional, and the final decision is composed here of the forecasts, so
+that every level is read from one replay. Intervals are over twenty blocks of consecutive steps of
+each series.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from penstock.bench.harness.intervals import blocks_of, bootstrap, pooled_quantile
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Plot, Result, Table
-from penstock.bench.scaling.queue import latency_stddev_cut, service_times
-from penstock.bench.scaling.reactive_rules import (
-    HOLDS,
-    TARGETS,
-    Array,
-    Curve,
-    clairvoyant,
-    held_maximum,
-    hpa,
-    kpa,
+from penstock.bench.scaling.cells import (
+    BEST_REACTIVE,
+    BLOCKS,
+    HPA,
+    KPA,
+    OURS,
+    Cell,
+    CellBlock,
+    Forecasts,
+    best_possible,
+    blocks_of_cell,
+    cell_of,
 )
+from penstock.bench.scaling.queue import latency_stddev_cut, service_times
+from penstock.bench.scaling.reactive_rules import Array, held_maximum
 from penstock.bench.scaling.series import Series, load
 from penstock.scaler.decide.decision import DecisionState, PoolState, ScalingPolicy, decide
 from penstock.scaler.forecast.forecaster import Forecast, Forecaster
@@ -42,7 +50,6 @@ LEVELS = tuple(
 )
 COVERED_LEVELS = (0.9, 0.95, 0.98, 0.99)
 MAIN_LEVEL = 0.95
-SHORTFALLS = (0.10, 0.05, 0.02)
 LEADS = (1, 2)
 NAB = ("elb", "amzn", "taxi")
 UNBOUNDED = ScalingPolicy(max_instances=10**9)
@@ -85,90 +92,107 @@ NOTES = (
 )
 
 
+Key = tuple[str, int]
+"""A cell: the series' name and the lead."""
+
+
 @dataclass(frozen=True)
 class Replay:
     """Forecasts after each sample of a series, for one lead.
 
-    Args:
+    Attributes:
         quantiles: of the weighted forecast, samples x levels.
         in_force: the same, or of the reactive rules where they decided.
         fallen_back: share of the evaluated samples at which the reactive rules decided.
-        tick_ms: 99th percentile of the time for one sample.
+        ticks_ms: the time for each sample.
     """
 
     quantiles: Array
     in_force: Array
     fallen_back: float
-    tick_ms: float
+    ticks_ms: Sequence[float]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One series at one lead.
+class Block:
+    """One block of every cell, and of the times of every replay."""
 
-    Args:
-        rules: over-provision of each rule at each of SHORTFALLS.
-        coverage: share of samples at or below the quantile, for each of COVERED_LEVELS.
-    """
-
-    series: str
-    lead: int
-    rules: dict[str, tuple[float, ...]]
-    coverage: tuple[float, ...]
-    static_cut: float
-    latency_cut: float
-
-    def cuts(self, rule: str) -> list[float]:
-        """Return how much less the scaler over-provisions than a rule, at each of SHORTFALLS."""
-        pairs = zip(self.rules["ours"], self.rules[rule], strict=True)
-        return [1.0 - ours / theirs if math.isfinite(theirs) else 1.0 for ours, theirs in pairs]
+    cells: Mapping[Key, CellBlock]
+    ticks_ms: Sequence[Sequence[float]]
 
 
 def run(options: Options) -> Result:
+    """Measure."""
     origins, all_series = load(options)
     service = service_times(options)
-    cells: list[Cell] = []
-    ticks_ms: list[float] = []
+    cells: dict[Key, list[CellBlock]] = {}
+    ticks_ms: list[list[Sequence[float]]] = []
     fallen_back: dict[str, float] = {}
+    latency_cuts, foresight = [], {}
     for series in all_series:
+        say(f"scaling: {series.name}, {len(series.work)} steps")
         replays = {lead: replay(series, lead) for lead in (*LEADS, LEADS[-1] + 1)}
-        ticks_ms += [one.tick_ms for one in replays.values()]
+        ticks_ms += [blocks_of(one.ticks_ms, BLOCKS) for one in replays.values()]
+        foresight[series.name] = best_possible(series)
         for lead in LEADS:
             fallen_back[f"{series.name} {lead}"] = round(replays[lead].fallen_back, 4)
-            cells.append(_cell(series, lead, replays, service))
+            ours = _forecasts(series, lead, replays)
+            cells[series.name, lead] = blocks_of_cell(series, lead, ours)
+            latency_cuts.append(_latency_cut(series, lead, ours, service))
+    blocks = [
+        Block({key: each[at] for key, each in cells.items()}, [each[at] for each in ticks_ms])
+        for at in range(BLOCKS)
+    ]
+    figures = _figures(blocks) | {"latency_stddev_cut": statistics.fmean(latency_cuts)}
     context = {
         "data": origins,
         "series": {series.name: len(series.work) for series in all_series},
         "fallen_back_share": fallen_back,
     }
-    figures = {**_figures(cells), "tick_ms": max(ticks_ms)}
-    tables = (_table(cells), _coverage_table(_nab(cells)))
-    return Result(figures, BOUNDS, context, tables, (_plot(cells),), NOTES)
+    found = _cells(blocks)
+    return Result(
+        figures,
+        BOUNDS,
+        context,
+        (_table(found, foresight), _coverage_table(_nab(found))),
+        (_plot(found),),
+        NOTES,
+        bootstrap(blocks, _figures, "blocks of each series", 1_000),
+    )
 
 
-def _nab(cells: list[Cell]) -> list[Cell]:
-    return [cell for cell in cells if cell.series in NAB]
+def _cells(blocks: Sequence[Block]) -> dict[Key, Cell]:
+    return {key: cell_of([block.cells[key] for block in blocks]) for key in blocks[0].cells}
 
 
-def _figures(cells: list[Cell]) -> dict[str, float]:
-    nab = _nab(cells)
+def _nab(cells: Mapping[Key, Cell]) -> dict[Key, Cell]:
+    return {key: cell for key, cell in cells.items() if key[0] in NAB}
+
+
+def _figures(blocks: Sequence[Block]) -> dict[str, float]:
+    cells = _cells(blocks)
+    nab = list(_nab(cells).values())
+    everything = list(cells.values())
     errors = [
         abs(share - level)
         for cell in nab
         for share, level in zip(cell.coverage, COVERED_LEVELS, strict=True)
     ]
     return {
-        "over_provision_cut_vs_hpa": _mean_cut(nab, "HPA"),
-        "over_provision_cut_vs_best_reactive": _mean_cut(nab, "best reactive"),
-        "all_five_cut_vs_hpa": _mean_cut(cells, "HPA"),
-        "all_five_cut_vs_best_reactive": _mean_cut(cells, "best reactive"),
+        "over_provision_cut_vs_hpa": _mean_cut(nab, HPA),
+        "over_provision_cut_vs_best_reactive": _mean_cut(nab, BEST_REACTIVE),
+        "all_five_cut_vs_hpa": _mean_cut(everything, HPA),
+        "all_five_cut_vs_best_reactive": _mean_cut(everything, BEST_REACTIVE),
         "worst_cell_vs_best_reactive": min(
-            cut for cell in cells for cut in cell.cuts("best reactive")
+            cut for cell in everything for cut in cell.cuts(BEST_REACTIVE)
         ),
         "coverage_error": statistics.fmean(errors),
         "coverage_error_max": max(errors),
-        "cost_cut_vs_static": statistics.fmean(cell.static_cut for cell in cells),
-        "latency_stddev_cut": statistics.fmean(cell.latency_cut for cell in cells),
+        "cost_cut_vs_static": statistics.fmean(cell.static_cut for cell in everything),
+        "tick_ms": max(
+            pooled_quantile([block.ticks_ms[at] for block in blocks], 0.99)
+            for at in range(len(blocks[0].ticks_ms))
+        ),
     }
 
 
@@ -200,96 +224,65 @@ def replay(series: Series, lead: int) -> Replay:
         np.array([one.quantiles for one in forecasts]),
         np.array([one.reactive if one.fallen_back else one.quantiles for one in forecasts]),
         sum(one.fallen_back for one in evaluated) / len(evaluated),
-        float(np.quantile(ticks_s, 0.99)) * 1e3,
+        [took_s * 1e3 for took_s in ticks_s],
     )
 
 
-def _cell(series: Series, lead: int, replays: dict[int, Replay], service: Array) -> Cell:
-    steps = np.arange(series.start, len(series.work))
-    evaluated, chosen_at = series.work[steps], steps - lead
+def _forecasts(series: Series, lead: int, replays: Mapping[int, Replay]) -> Forecasts:
+    """The final decision: quantile or reactive rules, held for two steps, with a reactive floor."""
+    chosen_at = np.arange(series.start, len(series.work)) - lead
     in_force = np.maximum(replays[lead].in_force, replays[lead + 1].in_force)
     final = np.maximum(in_force, series.work[:, None])[chosen_at]
-    main = final[:, _level_index(MAIN_LEVEL)]
-    reactive = held_maximum(series.work, 6, 1.0)[chosen_at]
-    quantiles = replays[lead].quantiles[chosen_at]
-    coverage = [
-        float((evaluated <= quantiles[:, _level_index(level)]).mean()) for level in COVERED_LEVELS
-    ]
-    return Cell(
-        series.name,
-        lead,
-        _over_provision(series, lead, final),
-        tuple(coverage),
-        static_cut=1.0 - float(main.mean()) / float(evaluated.max()),
-        latency_cut=latency_stddev_cut(evaluated, main, reactive, service),
-    )
+    covered = [_level_index(level) for level in COVERED_LEVELS]
+    covering = replays[lead].quantiles[chosen_at][:, covered]
+    return Forecasts(final, final[:, _level_index(MAIN_LEVEL)], covering)
 
 
-def _over_provision(series: Series, lead: int, final: Array) -> dict[str, tuple[float, ...]]:
-    """Over-provision of each rule at each of SHORTFALLS.
-
-    Args:
-        final: the scaler's capacity, evaluated steps x levels.
-    """
-    work, step_s = series.work, series.step_s
-    steps = np.arange(series.start, len(work))
-    evaluated, chosen_at = work[steps], steps - lead
-    ours, by_hpa, by_kpa = Curve(), Curve(), Curve()
-    by_hold = {hold: Curve() for hold in HOLDS}
-    for index in range(len(LEVELS)):
-        ours.add(evaluated, final[:, index])
-    for target in map(float, TARGETS):
-        by_hpa.add(evaluated, hpa(work, step_s, target)[chosen_at])
-        by_kpa.add(evaluated, kpa(work, step_s, target)[chosen_at])
-        for hold, curve in by_hold.items():
-            curve.add(evaluated, held_maximum(work, hold, target)[chosen_at])
-    best = [min(curve.at(share) for curve in by_hold.values()) for share in SHORTFALLS]
-    return {
-        "HPA": tuple(by_hpa.at(share) for share in SHORTFALLS),
-        "KPA": tuple(by_kpa.at(share) for share in SHORTFALLS),
-        "best reactive": tuple(best),
-        "ours": tuple(ours.at(share) for share in SHORTFALLS),
-        "clairvoyant, hold 2": (clairvoyant(evaluated, 2),) * len(SHORTFALLS),
-    }
+def _latency_cut(series: Series, lead: int, ours: Forecasts, service: Array) -> float:
+    steps = np.arange(series.start, len(series.work))
+    reactive = held_maximum(series.work, 6, 1.0)[steps - lead]
+    return latency_stddev_cut(series.work[steps], ours.main, reactive, service)
 
 
 def _level_index(level: float) -> int:
     return int(np.argmin(np.abs(np.array(LEVELS) - level)))
 
 
-def _mean_cut(cells: list[Cell], rule: str) -> float:
+def _mean_cut(cells: Sequence[Cell], rule: str) -> float:
     return statistics.fmean(cut for cell in cells for cut in cell.cuts(rule))
 
 
-def _table(cells: list[Cell]) -> Table:
-    columns = tuple(cells[0].rules)
+def _table(cells: Mapping[Key, Cell], foresight: Mapping[str, float]) -> Table:
+    names = tuple(next(iter(cells.values())).rules)
     rows = tuple(
         (
-            f"{cell.series}, {cell.lead}",
-            *("/".join(f"{100 * value:.0f}" for value in cell.rules[name]) for name in columns),
-            "/".join(f"{100 * cut:.0f}" for cut in cell.cuts("HPA")),
-            "/".join(f"{100 * cut:.0f}" for cut in cell.cuts("best reactive")),
+            f"{series}, {lead}",
+            *("/".join(f"{100 * value:.0f}" for value in cell.rules[name]) for name in names),
+            f"{100 * foresight[series]:.0f}",
+            "/".join(f"{100 * cut:.0f}" for cut in cell.cuts(HPA)),
+            "/".join(f"{100 * cut:.0f}" for cut in cell.cuts(BEST_REACTIVE)),
         )
-        for cell in cells
+        for (series, lead), cell in cells.items()
     )
-    heads = ("series, lead", *columns, "cut vs HPA", "cut vs best reactive")
-    return Table("Over-provision in % of the work at 10/5/2 % shortfall", heads, rows)
+    heads = (*names, "clairvoyant, hold 2", "cut vs HPA", "cut vs best reactive")
+    title = "Over-provision in % of the work at 10/5/2 % shortfall"
+    return Table(title, ("series, lead", *heads), rows)
 
 
-def _coverage_table(cells: list[Cell]) -> Table:
+def _coverage_table(cells: Mapping[Key, Cell]) -> Table:
     rows = tuple(
-        (f"{cell.series}, {cell.lead}", *(f"{100 * share:.2f}" for share in cell.coverage))
-        for cell in cells
+        (f"{series}, {lead}", *(f"{100 * share:.2f}" for share in cell.coverage))
+        for (series, lead), cell in cells.items()
     )
     heads = ("series, lead", *(f"{100 * level:.0f} %" for level in COVERED_LEVELS))
     return Table("Share of steps at or below the forecast quantile, in %", heads, rows)
 
 
-def _plot(cells: list[Cell]) -> Plot:
+def _plot(cells: Mapping[Key, Cell]) -> Plot:
     places = [float(number) for number in range(len(cells))]
     lines = {
-        name: (places, [min(cell.rules[name][1], 6.0) for cell in cells])
-        for name in ("HPA", "KPA", "best reactive", "ours")
+        name: (places, [min(cell.rules[name][1], 6.0) for cell in cells.values()])
+        for name in (HPA, KPA, BEST_REACTIVE, OURS)
     }
     return Plot(
         "Over-provision at 5 % shortfall (cut at 6)", "cell, in the table's order", "× work", lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,44 +74,62 @@ def held_maximum(work: Array, hold: int, target: float) -> Array:
     return maximum
 
 
-class Curve:
-    """Over-provision against shortfall of one rule as its parameter is swept.
+@dataclass(frozen=True)
+class Sums:
+    """A rule over some steps, for each value of its parameter.
 
-    `points`: (shortfall, over-provision) of each value of the parameter.
+    Attributes:
+        short: steps with more work than capacity.
+        unused: capacity that was not used, summed.
+        steps: their number.
+        work: summed.
     """
 
-    def __init__(self) -> None:
-        self.points: list[tuple[float, float]] = []
+    short: Array
+    unused: Array
+    steps: int
+    work: float
 
-    def add(self, work: Array, capacity: Array) -> None:
-        """Add one value of the parameter.
+    @classmethod
+    def of(cls, work: Array, capacity: Array) -> Sums:
+        """Count.
 
         Args:
-            work, capacity: of the evaluated steps; the capacity in force while the work arrived.
+            work: of the steps.
+            capacity: in force while the work arrived, steps x values of the parameter.
         """
-        shortfall = float((work > capacity).mean())
-        unused = np.maximum(capacity - work, 0.0).sum()
-        self.points.append((shortfall, float(unused / work.sum())))
+        spare = capacity - work[:, None]
+        return cls(
+            (spare < 0).sum(0).astype(float),
+            np.maximum(spare, 0.0).sum(0),
+            len(work),
+            float(work.sum()),
+        )
 
-    def at(self, shortfall: float) -> float:
-        """Return the over-provision, over the work, at this shortfall, on the lower envelope.
-
-        Infinite where the rule cannot reach the shortfall.
-        """
-        envelope: list[tuple[float, float]] = []
-        least = math.inf
-        for point in sorted(self.points):
-            if point[1] < least:
-                envelope.append(point)
-                least = point[1]
-        return _interpolated(envelope, shortfall)
+    @classmethod
+    def together(cls, parts: Sequence[Sums]) -> Sums:
+        """Of all steps of these parts."""
+        return cls(
+            np.sum([part.short for part in parts], axis=0),
+            np.sum([part.unused for part in parts], axis=0),
+            sum(part.steps for part in parts),
+            sum(part.work for part in parts),
+        )
 
 
-def _interpolated(envelope: Sequence[tuple[float, float]], shortfall: float) -> float:
-    if not envelope or envelope[0][0] > shortfall:
-        return math.inf
-    shortfalls, costs = zip(*envelope, strict=True)
-    return float(np.interp(shortfall, shortfalls, costs))
+def envelope_at(sums: Sums, shortfalls: Sequence[float]) -> tuple[float, ...]:
+    """The over-provision, over the work, at each shortfall, on the lower envelope of all values of
+    the parameter; infinite where none reaches the shortfall.
+    """
+    shares, costs = sums.short / sums.steps, sums.unused / sums.work
+    order = np.lexsort((costs, shares))
+    shares, costs = shares[order], costs[order]
+    before = np.minimum.accumulate(np.concatenate([[math.inf], costs[:-1]]))
+    shares, costs = shares[costs < before], costs[costs < before]
+    return tuple(
+        float(np.interp(shortfall, shares, costs)) if shares[0] <= shortfall else math.inf
+        for shortfall in shortfalls
+    )
 
 
 def clairvoyant(work: Array, hold: int) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from penstock.bench.harness.intervals import bootstrap, medians, of_share
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.parts import Measure, Part, run_parts
@@ -49,21 +50,30 @@ def _threats(_quick: bool) -> Part:
         ("could not be tried here", found.skipped),
     )
     rows = tuple((threat, outcome) for outcome, threats in outcomes for threat in threats)
-    return Part(figures, tables=(Table("Threats", ("threat", "outcome"), rows),))
+    table = Table("Threats", ("threat", "outcome"), rows)
+    return Part(figures, tables=(table,), exact=frozenset(figures))
 
 
 def _tls_cpu(quick: bool) -> Part:
-    rounds, seconds = (2, 0.5) if quick else (8, 3.0)
+    count, seconds = (2, 0.5) if quick else (8, 3.0)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        turns = runner.run(tls_cpu.measure(rounds, seconds))
-    figures = {
-        "tls_cpu_ratio": statistics.median(turn.ratio for turn in turns),
-        "plain_cpu_ms": statistics.median(turn.plain_cpu_ms for turn in turns),
-        "tls_cpu_ms": statistics.median(turn.tls_cpu_ms for turn in turns),
-    }
+        turns = runner.run(tls_cpu.measure(count, seconds))
+    rounds = [
+        {
+            "tls_cpu_ratio": turn.ratio,
+            "plain_cpu_ms": turn.plain_cpu_ms,
+            "tls_cpu_ms": turn.tls_cpu_ms,
+        }
+        for turn in turns
+    ]
     context = {"tls": "ECDSA P-256 certificates, TLS 1.3, as gRPC chooses", "callers": 64}
     columns = ("CPU a call, ms", "with mutual TLS, ms", "ratio")
-    return Part(figures, context, (Table("CPU of a call", columns, tuple(turns)),))
+    return Part(
+        medians(rounds),
+        context,
+        (Table("CPU of a call", columns, tuple(turns)),),
+        bootstrap(rounds, medians, "rounds"),
+    )
 
 
 def _reload(quick: bool) -> Part:
@@ -71,17 +81,29 @@ def _reload(quick: bool) -> Part:
         counted = runner.run(reload.measure(3.0 if quick else 60.0))
     figures = {
         "cert_reload_errors": counted.errors,
+        "cert_reload_error_share": counted.errors / counted.calls,
         "cert_reload_calls": counted.calls,
         "certificates_replaced": counted.replaced,
         "connections_meanwhile": counted.connections,
     }
-    return Part(figures)
+    share = of_share(counted.errors, counted.calls, "calls")
+    exact = frozenset(figures) - {"cert_reload_error_share"}
+    return Part(figures, intervals={"cert_reload_error_share": share}, exact=exact)
 
 
 def _revocation(quick: bool) -> Part:
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         took_ms = runner.run(revocation.measure(Path(folder), 3 if quick else 20))
-    return Part({"revocation_ms": max(took_ms)}, {"keys_revoked": len(took_ms)})
+    return Part(
+        _revocation_figures(took_ms),
+        {"keys_revoked": len(took_ms)},
+        intervals=bootstrap(took_ms, _revocation_figures, "keys"),
+    )
+
+
+def _revocation_figures(took_ms: Sequence[float]) -> dict[str, float]:
+    """The slowest, which is judged, and their mean."""
+    return {"revocation_ms": max(took_ms), "revocation_mean_ms": statistics.fmean(took_ms)}
 
 
 def _failover(quick: bool) -> Part:
@@ -89,16 +111,22 @@ def _failover(quick: bool) -> Part:
     for seed in range(1 if quick else FAILOVERS):
         with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
             losses.append(runner.run(failover.measure(Path(folder), seed)))
+    lost, answered = sum(loss.lost for loss in losses), sum(loss.answered for loss in losses)
     figures = {
-        "failover_lost": sum(loss.lost for loss in losses),
-        "failover_settlements": sum(loss.answered for loss in losses),
+        "failover_lost": lost,
+        "failover_lost_share": lost / answered,
+        "failover_settlements": answered,
     }
-    return Part(figures, {"failovers": len(losses)})
+    share = of_share(lost, answered, "settlements")
+    exact = frozenset({"failover_lost", "failover_settlements"})
+    context = {"failovers": len(losses)}
+    return Part(figures, context, intervals={"failover_lost_share": share}, exact=exact)
 
 
 def _cluster(_quick: bool) -> Part:
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
-        return Part({"cluster_crossslot_errors": runner.run(cluster.measure(Path(folder)))})
+        errors = runner.run(cluster.measure(Path(folder)))
+    return Part({"cluster_crossslot_errors": errors}, exact=frozenset({"cluster_crossslot_errors"}))
 
 
 PARTS: Mapping[str, Measure] = {

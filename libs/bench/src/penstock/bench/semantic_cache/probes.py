@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.bench.harness.options import Options
 from penstock.bench.semantic_cache.data import embed
 from penstock.bench.semantic_cache.stream import StreamResult
-from penstock.bench.semantic_cache.traps import generated_pairs
+from penstock.bench.semantic_cache.traps import Pair, generated_pairs
 from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour
 from penstock.cache.semantic.scope import prompt_of
 from penstock.onnx.encoder import TextModel
@@ -22,7 +25,43 @@ CONTEXTUAL_FILES = ("contextual_queries.json", "context2.json", "d1.json")
 CONTEXTUAL_FIELDS = ("Main Query", "Main Query Response", "Follow-Up Query")
 
 
-def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
+class Probe(NamedTuple):
+    """A pair of prompts, and whether the new one was served with the answer of the cached one."""
+
+    pair: Pair
+    served: bool
+
+
+def trap_figures(templates: Sequence[Sequence[Probe]]) -> dict[str, float]:
+    """The shares served, over the probes of these templates."""
+    probes = [probe for template in templates for probe in template]
+    wrong = [probe for probe in probes if not probe.pair.same]
+    chosen = {
+        "trap_wrong": wrong,
+        "trap_wrong_held_back": [probe for probe in wrong if probe.pair.held_out],
+        "trap_kept": [probe for probe in probes if probe.pair.same],
+    }
+    return {
+        name: statistics.mean(probe.served for probe in each) if each else math.nan
+        for name, each in chosen.items()
+    }
+
+
+def wrong_by_kind(probes: Sequence[Probe]) -> dict[str, float]:
+    """The number of pairs of each kind that were served wrongly, where there was one."""
+    wrong = Counter(probe.pair.kind for probe in probes if probe.served and not probe.pair.same)
+    return {f"trap_wrong_{kind}": float(count) for kind, count in wrong.items()}
+
+
+def by_template(probes: Sequence[Probe]) -> list[list[Probe]]:
+    """The probes of each template together, for they are alike."""
+    templates: dict[str, list[Probe]] = {}
+    for probe in probes:
+        templates.setdefault(probe.pair.template, []).append(probe)
+    return list(templates.values())
+
+
+def probe_traps(warm: StreamResult, model: TextModel) -> list[Probe]:
     """Whether the new prompt of each pair is served with the answer of the cached one.
 
     The cached prompt is alone among the entries of a warm scope.
@@ -31,9 +70,7 @@ def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
     vectors = embed(model, [text for pair in pairs for text in (pair.cached, pair.new)])
     scope, index, stored = warm.scope, warm.index, warm.stored
     assert scope is not None and index is not None
-    served: dict[bool, list[bool]] = {True: [], False: []}
-    held_out: list[bool] = []
-    wrong_by_kind = Counter[str]()
+    probes = []
     first_answer = len(scope.classes.counts)
     for number, pair in enumerate(pairs):
         cached, new = vectors[2 * number], vectors[2 * number + 1]
@@ -47,19 +84,8 @@ def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
         near.sort(key=lambda neighbour: -neighbour.similarity)
         scope.classes.insert(cached, [], answer)
         decision = scope.decide(new, pair.new, near, _NoAudits())
-        is_hit = decision.serve and decision.answer_class == answer
-        served[pair.same].append(is_hit)
-        if not pair.same:
-            wrong_by_kind[pair.kind] += is_hit
-            if pair.held_out:
-                held_out.append(is_hit)
-    return {
-        "trap_pairs": len(pairs),
-        "trap_wrong": statistics.mean(served[False]),
-        "trap_wrong_held_back": statistics.mean(held_out),
-        "trap_kept": statistics.mean(served[True]),
-        **{f"trap_wrong_{kind}": float(count) for kind, count in wrong_by_kind.items() if count},
-    }
+        probes.append(Probe(pair, decision.serve and decision.answer_class == answer))
+    return probes
 
 
 class _NoAudits(random.Random):

@@ -25,10 +25,13 @@ AUDIT_SEED_OFFSET = 999
 
 
 class Hit(NamedTuple):
-    """A request that was answered from the cache: its number in the stream, and if rightly."""
+    """A request that was answered from the cache: its number in the stream, if rightly, and the
+    answer that would have been right.
+    """
 
     number: int
     right: bool
+    answer: str
 
 
 @dataclass
@@ -38,7 +41,7 @@ class StreamResult:
     Attributes:
         requests: their number.
         hits: in order.
-        decision_s: seconds spent in deciding and learning.
+        decisions_s: seconds spent in deciding and learning, by request that was decided.
         scope: the decision's state at the end.
         index: the vectors of the stored requests.
         stored: answer and text of each stored request.
@@ -46,7 +49,7 @@ class StreamResult:
 
     requests: int
     hits: list[Hit]
-    decision_s: float
+    decisions_s: list[float]
     scope: SemanticPolicy | None
     index: VectorIndex | None
     stored: list[tuple[int, str]]
@@ -114,7 +117,7 @@ class _Stream:
         self._stored: list[tuple[int, str]] = []
         self._exact: dict[str, int] = {}
         self._hits: list[Hit] = []
-        self._decision_s = 0.0
+        self._decisions_s: list[float] = []
         self.order = self._order()
 
     def _order(self) -> list[int]:
@@ -133,7 +136,7 @@ class _Stream:
         answer = self._corpus.answers[position]
         truth = self._answer_ids.setdefault(answer, len(self._answer_ids))
         if self._job.zipf and text in self._exact:
-            self._hits.append(Hit(number, self._exact[text] == truth))
+            self._hits.append(Hit(number, self._exact[text] == truth, answer))
             return
         near = [
             Neighbour(place, self._stored[place][0], similarity, self._stored[place][1])
@@ -142,11 +145,11 @@ class _Stream:
         began_s = time.perf_counter()
         decision = self._scope.decide(vector, text, near, self._audit)
         if decision.serve:
-            self._hits.append(Hit(number, decision.answer_class == truth))
+            self._hits.append(Hit(number, decision.answer_class == truth, answer))
         else:
             label = self._judged(truth)
             self._scope.learn(vector, text, label, decision)
-        self._decision_s += time.perf_counter() - began_s
+        self._decisions_s.append(time.perf_counter() - began_s)
         if not decision.serve:
             self._index.add(len(self._stored), vector)
             self._stored.append((label, text))
@@ -161,7 +164,7 @@ class _Stream:
     def result(self) -> StreamResult:
         """What became of the stream."""
         return StreamResult(
-            len(self.order), self._hits, self._decision_s, self._scope, self._index, self._stored
+            len(self.order), self._hits, self._decisions_s, self._scope, self._index, self._stored
         )
 
 
@@ -173,22 +176,20 @@ def shuffled_similarities(corpus: Corpus, seed: int) -> tuple[Floats, list[str]]
     return vectors @ vectors.T, [corpus.answers[position] for position in order]
 
 
-def constant_threshold(
-    similarities: Floats, answers: Sequence[str], threshold: float
-) -> tuple[float, float]:
-    """Cut and precision where the nearest stored request answers from this cosine on."""
+def constant_threshold(similarities: Floats, answers: Sequence[str], threshold: float) -> list[Hit]:
+    """The hits where the nearest stored request answers from this cosine on."""
     stored = np.zeros(len(answers), np.int64)
     count = 0
-    rights: list[bool] = []
+    hits: list[Hit] = []
     for position, answer in enumerate(answers):
         row = similarities[position, stored[:count]]
         best = int(row.argmax()) if count else -1
         if best >= 0 and row[best] >= threshold:
-            rights.append(answers[stored[best]] == answer)
+            hits.append(Hit(position, answers[stored[best]] == answer, answer))
         else:
             stored[count] = position
             count += 1
-    return len(rights) / len(answers), sum(rights) / max(1, len(rights))
+    return hits
 
 
 def run_streams(corpora: Mapping[str, Corpus], jobs: Sequence[Job]) -> dict[Job, StreamResult]:

@@ -145,6 +145,7 @@ class Pair:
         new: the prompt that is asked.
         same: whether the cached answer is right for it.
         held_out: whether its template is held out.
+        template: what it was made from.
     """
 
     kind: str
@@ -152,6 +153,7 @@ class Pair:
     new: str
     same: bool
     held_out: bool
+    template: str
 
 
 def generated_pairs(seed: int = 11) -> list[Pair]:
@@ -165,11 +167,11 @@ def _traps(rng: random.Random) -> Iterator[Pair]:
         for index, template in enumerate(templates):
             for _ in range(TRAPS_PER_TEMPLATE):
                 cached, new = _filled(kind, template, rng)
-                yield Pair(kind, cached, new, False, _is_held_out(index))
+                yield Pair(kind, cached, new, False, _is_held_out(index), template)
     for kind, fixed in (("opposite", OPPOSITES), ("negation", NEGATED)):
         for index, (one, other) in enumerate(fixed):
-            yield Pair(kind, one, other, False, _is_held_out(index))
-            yield Pair(kind, other, one, False, _is_held_out(index))
+            yield Pair(kind, one, other, False, _is_held_out(index), one)
+            yield Pair(kind, other, one, False, _is_held_out(index), one)
 
 
 def _paraphrases(rng: random.Random) -> Iterator[Pair]:
@@ -177,9 +179,8 @@ def _paraphrases(rng: random.Random) -> Iterator[Pair]:
         for index, template in enumerate(templates):
             for _ in range(PARAPHRASES_PER_TEMPLATE):
                 cached, _ = _filled(kind, template, rng)
-                yield Pair(
-                    "same", cached, rng.choice(PARAPHRASES)(cached), True, _is_held_out(index)
-                )
+                new = rng.choice(PARAPHRASES)(cached)
+                yield Pair("same", cached, new, True, _is_held_out(index), template)
 
 
 def _is_held_out(index: int) -> bool:

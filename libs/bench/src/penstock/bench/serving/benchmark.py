@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from penstock.bench.harness.data_sets import BANKING77
+from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.load import LoadResult
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
@@ -114,13 +115,17 @@ async def _run(options: Options) -> Result:
         "tokens": TOKENS,
         "load_average": round(os.getloadavg()[0], 1),
     }
-    return Result(_figures(rounds), BOUNDS, context, (_table(rounds),), notes=notes)
+    ratios = _ratios(rounds)
+    figures = medians(ratios) | _cosines(rounds)
+    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
+    intervals = bootstrap(ratios, medians, "rounds")
+    return Result(figures, bounds, context, (_table(rounds),), notes=notes, intervals=intervals)
 
 
 async def _measure(
     options: Options, requests: Requests, bare: OnnxSession, sides: dict[str, Server], echo: Server
 ) -> Rounds:
-    count, seconds = (1, 1.0) if options.quick else (5, 1.5)
+    count, seconds = (1, 1.0) if options.quick else (10, 1.5)
     batches = batched_requests(requests)
     rounds = Rounds()
     for side in (*sides.values(), echo):
@@ -154,37 +159,46 @@ def _busy_note(load_average: float, cores: int) -> tuple[str, ...]:
     return (note,)
 
 
-def _figures(rounds: Rounds) -> dict[str, Number]:
-    ours_rps = rounds.rps(OURS, MOST_CALLERS)
-    figures: dict[str, Number] = {
-        "of_bare_runtime": _ratio(ours_rps, rounds.bare_rps),
-        "of_bare_ceiling": statistics.median(
+def _ratios(rounds: Rounds) -> list[dict[str, float]]:
+    """The ratios of each round."""
+    ours = rounds.rps(OURS, MOST_CALLERS)
+    columns = {
+        "of_bare_runtime": _divided(ours, rounds.bare_rps),
+        "of_bare_ceiling": [
             echo / (echo + bare)
             for echo, bare in zip(rounds.echo_rps, rounds.bare_rps, strict=True)
+        ],
+        "of_bare_runtime_batched": _divided(rounds.batched_rps, rounds.bare_rps),
+    }
+    if (TRITON, MOST_CALLERS) in rounds.loads:
+        columns |= _against_triton(rounds)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _against_triton(rounds: Rounds) -> dict[str, list[float]]:
+    ours_p50_ms = rounds.p50_ms(OURS, 1)
+    names = {callers: f"vs_triton_rps_at_{callers}" for callers in CALLERS}
+    names[MOST_CALLERS] = "vs_triton_rps"
+    return {
+        **{
+            names[callers]: _divided(rounds.rps(OURS, callers), rounds.rps(TRITON, callers))
+            for callers in CALLERS
+        },
+        "vs_triton_p50_at_1": _divided(ours_p50_ms, rounds.p50_ms(TRITON, 1)),
+        "vs_triton_as_ours_rps": _divided(
+            rounds.rps(OURS, MOST_CALLERS), rounds.rps(TRITON_AS_OURS, MOST_CALLERS)
         ),
-        "of_bare_runtime_batched": _ratio(rounds.batched_rps, rounds.bare_rps),
-        "answer_cosine_min": rounds.min_cosine[OURS],
+        "vs_triton_as_ours_p50_at_1": _divided(ours_p50_ms, rounds.p50_ms(TRITON_AS_OURS, 1)),
     }
-    if (TRITON, MOST_CALLERS) not in rounds.loads:
-        return figures
-    figures |= {
-        "vs_triton_rps": _ratio(ours_rps, rounds.rps(TRITON, MOST_CALLERS)),
-        "vs_triton_p50_at_1": _ratio(rounds.p50_ms(OURS, 1), rounds.p50_ms(TRITON, 1)),
-    }
-    for callers in CALLERS[:-1]:
-        ratio = _ratio(rounds.rps(OURS, callers), rounds.rps(TRITON, callers))
-        figures[f"vs_triton_rps_at_{callers}"] = ratio
-    as_ours_p50_ms = rounds.p50_ms(TRITON_AS_OURS, 1)
-    figures |= {
-        "vs_triton_as_ours_rps": _ratio(ours_rps, rounds.rps(TRITON_AS_OURS, MOST_CALLERS)),
-        "vs_triton_as_ours_p50_at_1": _ratio(rounds.p50_ms(OURS, 1), as_ours_p50_ms),
-        "triton_answer_cosine_min": rounds.min_cosine[TRITON],
-    }
-    return figures
 
 
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def _cosines(rounds: Rounds) -> dict[str, float]:
+    names = {OURS: "answer_cosine_min", TRITON: "triton_answer_cosine_min"}
+    return {names[side]: rounds.min_cosine[side] for side in names if side in rounds.min_cosine}
+
+
+def _divided(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def _table(rounds: Rounds) -> Table:

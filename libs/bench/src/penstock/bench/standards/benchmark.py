@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.parts import Measure, Part, run_parts
@@ -19,7 +20,7 @@ from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.bench.kserve.conformance import run_conformance
 from penstock.bench.standards.background import seen_background
 from penstock.bench.standards.content import FAMILIES, leaked_families
-from penstock.bench.standards.cpu import cpu_us_per_span, median_and_interval
+from penstock.bench.standards.cpu import cpu_us_per_span
 from penstock.bench.standards.prometheus import program
 from penstock.bench.standards.scrapes import Scraped, hostile_pages, scrape
 from penstock.bench.standards.wires import arrived
@@ -71,7 +72,8 @@ def _cases(_quick: bool) -> Part:
         )
         for number in numbers
     ]
-    return Part(figures, tables=(Table("Cases", ("case", "outcome"), tuple(sorted(rows))),))
+    table = Table("Cases", ("case", "outcome"), tuple(sorted(rows)))
+    return Part(figures, tables=(table,), exact=frozenset(figures))
 
 
 def _scrapes(quick: bool) -> Part:
@@ -87,7 +89,8 @@ def _scrapes(quick: bool) -> Part:
     }
     context = {"prometheus": "Debian's package; each export as text and as OpenMetrics"}
     rows = tuple(sorted(found.refused.items()))
-    return Part(figures, context, _table("Refused pages", ("page", "error"), rows))
+    table = _table("Refused pages", ("page", "error"), rows)
+    return Part(figures, context, table, exact=frozenset(figures))
 
 
 async def _scraped(server: Path, exports: int) -> Scraped:
@@ -98,7 +101,8 @@ def _content(_quick: bool) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         leaked = asyncio.run(leaked_families(Path(folder)))
     figures = {"content_families": len(FAMILIES), "content_leaks": len(leaked)}
-    return Part(figures, tables=_table("Leaks", ("family",), tuple((name,) for name in leaked)))
+    table = _table("Leaks", ("family",), tuple((name,) for name in leaked))
+    return Part(figures, tables=table, exact=frozenset(figures))
 
 
 def _background(_quick: bool) -> Part:
@@ -106,7 +110,8 @@ def _background(_quick: bool) -> Part:
         seen = asyncio.run(seen_background(Path(folder)))
     rows = tuple((place,) for place in seen)
     title = "Background work among requests"
-    return Part({"background_in_latency": len(seen)}, tables=_table(title, ("where",), rows))
+    figures = {"background_in_latency": len(seen)}
+    return Part(figures, tables=_table(title, ("where",), rows), exact=frozenset(figures))
 
 
 def _kserve(_quick: bool) -> Part:
@@ -114,7 +119,8 @@ def _kserve(_quick: bool) -> Part:
     figures = {"kserve_cases": found.cases, "kserve_conformance_failed": len(found.failures)}
     rows = tuple(sorted(found.failures.items()))
     tables = _table("KServe v2", ("case", "failure"), rows)
-    return Part(figures, {"tritonclient": found.tritonclient}, tables)
+    context = {"tritonclient": found.tritonclient}
+    return Part(figures, context, tables, exact=frozenset(figures))
 
 
 def _wires(quick: bool) -> Part:
@@ -123,17 +129,16 @@ def _wires(quick: bool) -> Part:
     rows = tuple((name, found.sent, held) for name, held in found.held.items())
     columns = ("exporter", "sent", "held")
     tables = _table("OpenTelemetry's own exporters", columns, rows)
-    return Part({"otlp_http_vs_grpc_lost": found.lost}, tables=tables)
+    figures = {"otlp_http_vs_grpc_lost": found.lost}
+    return Part(figures, tables=tables, exact=frozenset(figures))
 
 
 def _cpu(quick: bool) -> Part:
-    rounds = asyncio.run(cpu_us_per_span(5 if quick else 40))
-    median, low, high = median_and_interval(rounds)
-    context = {
-        "telemetry_cpu_us_interval": f"{low:.3g} to {high:.3g}",
-        "telemetry_cpu_rounds": len(rounds),
-    }
-    return Part({"telemetry_cpu_us_per_span": median}, context)
+    rounds = [
+        {"telemetry_cpu_us_per_span": took_us}
+        for took_us in asyncio.run(cpu_us_per_span(5 if quick else 40))
+    ]
+    return Part(medians(rounds), intervals=bootstrap(rounds, medians, "rounds"))
 
 
 def _table(

@@ -6,13 +6,13 @@ Exports are as our own services send them: some hundred spans of one process eac
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Iterator
 
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.bench.telemetry.benchmark import ManualClock, generated_trace
+from penstock.bench.telemetry.benchmark import ManualClock
+from penstock.bench.telemetry.generated import generated_trace
 from penstock.telemetry.detection.metric_detector import MetricDetector
 from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
@@ -61,12 +61,3 @@ async def cpu_us_per_span(rounds: int) -> list[float]:
         spent_s = time.thread_time() - started_s
         figures.append(spent_s * 1e6 / (store.counts.spans - before))
     return figures
-
-
-def median_and_interval(figures: list[float]) -> tuple[float, float, float]:
-    """The median of independent rounds, and its 95 % interval by order statistics."""
-    ordered = sorted(figures)
-    half = 0.98 * len(ordered) ** 0.5
-    low = max(0, int(len(ordered) / 2 - half))
-    high = min(len(ordered) - 1, int(len(ordered) / 2 + half))
-    return statistics.median(ordered), ordered[low], ordered[high]

@@ -13,18 +13,25 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
 import psutil
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
-from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.bench.harness.intervals import bootstrap, medians, of_share
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.parts import Part
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Plot, Result
 from penstock.bench.telemetry import anomalies
+from penstock.bench.telemetry.generated import (
+    SERVICES,
+    SPANS_PER_TRACE,
+    exports,
+    generated_trace,
+)
 from penstock.hosting.life import serving
 from penstock.otel.spans import format_traceparent
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
@@ -41,16 +48,9 @@ from penstock.telemetry.spans.spans import Source, SpanTree, read_span
 from penstock.telemetry.store import TelemetryStore
 from penstock.testkit.outside import outside_for_tests
 
-SPANS_PER_TRACE = 8
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-SERVICES = ("router", "router", "router", "batcher", "batcher", "batcher", "inference", "inference")
-KINDS = (
-    trace_pb2.Span.SPAN_KIND_SERVER,
-    trace_pb2.Span.SPAN_KIND_INTERNAL,
-    trace_pb2.Span.SPAN_KIND_CLIENT,
-)
 ROUNDS = 5
-EXPORT_SPANS = 500
+INTAKE_ROUNDS = 8
 WINDOW_BYTES = 4 << 30
 BOUNDS = {
     "critical_path_sum_error": Bound("<=", 0),
@@ -80,13 +80,18 @@ def run(options: Options) -> Result:
     figures |= _recording(20_000 if options.quick else 200_000)
     figures |= _critical_paths(300 if options.quick else 5_000)
     say("spans taken in a second")
-    figures |= asyncio.run(_intake(10_000 if options.quick else 120_000))
+    intake = [
+        asyncio.run(_intake(10_000 if options.quick else 15_000))
+        for _ in range(1 if options.quick else INTAKE_ROUNDS)
+    ]
+    figures |= medians(intake)
     say("memory of spans held")
     with multiprocessing.get_context("spawn").Pool(1) as fresh:
         memory, curve = fresh.apply(_memory, (20_000 if options.quick else 1_000_000,))
     figures |= memory
     say("spans lost")
-    figures |= asyncio.run(_lost(2_000 if options.quick else 40_000))
+    lost = asyncio.run(_lost(2_000 if options.quick else 40_000))
+    figures |= lost.figures
     detectors = anomalies.run(options)
     context: dict[str, object] = {"data": "generated", "seeds": 1, "quick": options.quick}
     plot = Plot("Memory of spans held", "thousand spans", "MB", {"resident": curve})
@@ -97,6 +102,8 @@ def run(options: Options) -> Result:
         detectors.tables,
         (plot,),
         (*NOTES, *detectors.notes),
+        {**bootstrap(intake, medians, "rounds"), **lost.intervals, **detectors.intervals},
+        frozenset({"critical_path_sum_error"}),
     )
 
 
@@ -121,54 +128,6 @@ def _recording(count: int) -> dict[str, Number]:
     return dict(best)
 
 
-def generated_trace(
-    rng: random.Random, spans: int = SPANS_PER_TRACE
-) -> list[tuple[trace_pb2.Span, str]]:
-    """A trace like the stack's own, each span with its service.
-
-    Calls are nested, some children run in parallel or end after their parent, some spans failed.
-    """
-    trace_id = rng.randbytes(16)
-    now_ns = time.time_ns()
-    trace: list[tuple[trace_pb2.Span, str]] = []
-    for number in range(spans):
-        parent = trace[rng.randrange(max(0, number - 3), number)][0] if number else None
-        span = _generated_span(rng, number, parent, now_ns)
-        span.trace_id = trace_id
-        trace.append((span, SERVICES[number % len(SERVICES)]))
-    return trace
-
-
-def _generated_span(
-    rng: random.Random, number: int, parent: trace_pb2.Span | None, now_ns: int
-) -> trace_pb2.Span:
-    earliest_ns = parent.start_time_unix_nano if parent else now_ns
-    latest_ns = parent.end_time_unix_nano if parent else now_ns + rng.randrange(1, 50_000_000)
-    start_ns = rng.randrange(earliest_ns, latest_ns + 1)
-    end_ns = rng.randrange(start_ns, latest_ns + 1)
-    if parent and rng.random() < 0.1:
-        end_ns += rng.randrange(1_000_000)
-    span = trace_pb2.Span(
-        span_id=rng.randbytes(8),
-        parent_span_id=parent.span_id if parent else b"",
-        name=f"Service{number % 4}/Do",
-        kind=KINDS[number % 3],
-        start_time_unix_nano=start_ns if parent else earliest_ns,
-        end_time_unix_nano=end_ns if parent else latest_ns,
-    )
-    for key, value in (
-        ("rpc.system.name", "grpc"),
-        ("rpc.method", f"penstock.api.x.v1.Service{number % 4}/Do"),
-        ("rpc.response.status_code", "OK"),
-        ("penstock.tenant", f"tenant-{rng.randrange(20)}"),
-        ("penstock.run.id", f"run-{rng.randrange(1000)}"),
-    ):
-        span.attributes.add(key=key).value.string_value = value
-    if rng.random() < 0.02:
-        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-    return span
-
-
 def _critical_paths(traces: int) -> dict[str, Number]:
     """Largest difference in ns between a root's duration and the sum of its critical path."""
     rng = random.Random(7)
@@ -184,27 +143,6 @@ def _critical_paths(traces: int) -> dict[str, Number]:
         path_ns = sum(part.end_ns - part.start_ns for part in sections)
         max_error_ns = max(max_error_ns, abs(path_ns - tree.root.duration_ns))
     return {"critical_path_sum_error": max_error_ns, "critical_path_us": spent_s / traces * 1e6}
-
-
-def exports(rng: random.Random, spans: int, size: int = EXPORT_SPANS) -> Iterator[bytes]:
-    """Serialised OTLP exports of whole traces, about `size` spans each."""
-    request = otlp.ExportTraceServiceRequest()
-    in_request = 0
-    for _ in range(spans // SPANS_PER_TRACE):
-        by_service: dict[str, list[trace_pb2.Span]] = {}
-        for span, service in generated_trace(rng):
-            by_service.setdefault(service, []).append(span)
-        for service, members in by_service.items():
-            resource = request.resource_spans.add()
-            resource.resource.attributes.add(key="service.name").value.string_value = service
-            resource.scope_spans.add().spans.extend(members)
-        in_request += SPANS_PER_TRACE
-        if in_request >= size:
-            yield request.SerializeToString()
-            request = otlp.ExportTraceServiceRequest()
-            in_request = 0
-    if in_request:
-        yield request.SerializeToString()
 
 
 @contextlib.asynccontextmanager
@@ -226,7 +164,7 @@ async def _service() -> AsyncIterator[tuple[str, UnaryPeer]]:
             await peer.close()
 
 
-async def _intake(spans: int) -> dict[str, Number]:
+async def _intake(spans: int) -> dict[str, float]:
     """Spans a second that the service takes in and settles, until the last trace is packed."""
     payloads = list(exports(random.Random(11), spans))
     async with _service() as (address, peer), grpc.aio.insecure_channel(address) as channel:
@@ -322,7 +260,7 @@ def _memory(spans: int) -> tuple[dict[str, Number], tuple[list[float], list[floa
     return figures, (thousand_spans, megabytes)
 
 
-async def _lost(calls: int) -> dict[str, Number]:
+async def _lost(calls: int) -> Part:
     """Share of spans that a sender recorded and the service does not hold.
 
     The sender is as fast as a busy router.
@@ -342,7 +280,6 @@ async def _lost(calls: int) -> dict[str, Number]:
         await asyncio.to_thread(telemetry.close, 30.0)
         intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     sent = 2 * calls
-    return {
-        "sampled_spans_lost": (sent - intake.spans) / sent,
-        "sender_spans_per_s": sent / spent_s,
-    }
+    lost = sent - intake.spans
+    figures = {"sampled_spans_lost": lost / sent, "sender_spans_per_s": sent / spent_s}
+    return Part(figures, intervals={"sampled_spans_lost": of_share(lost, sent, "spans")})

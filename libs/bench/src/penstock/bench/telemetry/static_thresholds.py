@@ -8,6 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from penstock.bench.telemetry.nab import FileScore, Stream, score_file
 
 MIN_GAP = 100
@@ -16,6 +18,7 @@ LEVELS = 120
 """Levels tried, from one that a value in ten thousand exceeds to one that most exceed."""
 TUNING_LEVELS = 61
 
+Array = NDArray[np.float64]
 Rule = Callable[[Stream], list[float]]
 """The distance of each row from the stream's first rows."""
 
@@ -37,40 +40,42 @@ def range_distance(stream: Stream) -> list[float]:
     return [max(low - value, value - high) / width for value in stream.values]
 
 
-def alerts_above(distances: Sequence[float], level: float, first: int) -> list[int]:
+def alerts_above(distances: Sequence[float] | Array, level: float, first: int) -> list[int]:
     """Rows from `first` on with a distance above the level, no two within the gap."""
+    rows = np.flatnonzero(np.asarray(distances[first:]) > level) + first
     alerts: list[int] = []
-    for row in range(first, len(distances)):
-        if distances[row] > level and (not alerts or row - alerts[-1] > MIN_GAP):
-            alerts.append(row)
+    position = 0
+    while position < len(rows):
+        alerts.append(int(rows[position]))
+        position = int(np.searchsorted(rows, alerts[-1] + MIN_GAP, side="right"))
     return alerts
 
 
-def false_alerts_at_recall(
-    streams: Sequence[Stream], rule: Rule, windows_hit: Sequence[int]
-) -> list[int]:
-    """For each number of windows hit, in rising order, the fewest false alerts of one setting.
-
-    It is that of the highest level which hits as many windows, or of the lowest level tried.
+def counts_by_level(streams: Sequence[Stream], rule: Rule) -> Array:
+    """Windows hit and false alerts of each stream at each level, from the highest level down: an
+    array of streams x LEVELS x 2.
     """
-    distances = [(stream, rule(stream)) for stream in streams]
-    pooled = sorted(value for _, row in distances for value in row)
-    found: list[int] = []
-    false_alerts = 0
+    distances = [np.array(rule(stream)) for stream in streams]
+    pooled = np.sort(np.concatenate(distances))
+    counts = np.zeros((len(streams), LEVELS, 2))
     for number in range(LEVELS):
         share = 1.0 - 10.0 ** (-4.0 + 3.8 * number / (LEVELS - 1))
-        level = pooled[int(share * (len(pooled) - 1))]
-        scores = [
-            score_file(stream, alerts_above(row, level, stream.probation))
-            for stream, row in distances
-        ]
-        hit = sum(score.windows_hit for score in scores)
-        false_alerts = sum(score.false_alerts for score in scores)
-        while len(found) < len(windows_hit) and hit >= windows_hit[len(found)]:
-            found.append(false_alerts)
-        if len(found) == len(windows_hit):
-            return found
-    return found + [false_alerts] * (len(windows_hit) - len(found))
+        level = float(pooled[int(share * (len(pooled) - 1))])
+        for place, (stream, row) in enumerate(zip(streams, distances, strict=True)):
+            score = score_file(stream, alerts_above(row, level, stream.probation))
+            counts[place, number] = score.windows_hit, score.false_alerts
+    return counts
+
+
+def false_alerts_at_recall(counts: Array, windows_hit: int) -> int:
+    """The false alerts of the highest level that hits as many windows, or of the lowest level.
+
+    Args:
+        counts: windows hit and false alerts of all streams together, by level.
+        windows_hit: how many it has to hit.
+    """
+    enough = np.flatnonzero(counts[:, 0] >= windows_hit)
+    return int(counts[enough[0] if len(enough) else -1, 1])
 
 
 def tuned_with_labels(streams: Sequence[Stream]) -> list[FileScore]:

@@ -3,7 +3,9 @@
 Conversations are tau-bench trajectories, each assistant turn one call. `volatile_head` sends them
 as many agents do: a clock and an id at the head of the system prompt, and the tools in changing
 order; the model's rule says that it takes a later system turn. A token read from the prefix cache
-costs 0.1, one written to it 1.25 input tokens.
+costs 0.1, one written to it 1.25 input tokens. The head's form is one that the optimiser has a rule
+for: the figure says what that rule saves, not how often it applies. Intervals are over the tasks,
+whose attempts are alike, and over the passages of the questions.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from penstock.bench.harness.intervals import bootstrap, of_share
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.bench.tokens.data import (
@@ -23,9 +26,10 @@ from penstock.bench.tokens.data import (
     Trajectory,
     function_requests,
     key_value_records,
-    questions,
     trajectories,
 )
+from penstock.bench.tokens.lossy import KEEP_SHARE, lossy_figures, questions_by_passage
+from penstock.bench.tokens.sizes import Change, total
 from penstock.prompts.conversation import Conversation, Policy, Turn, estimate_tokens
 from penstock.prompts.json_text import compact, minify
 from penstock.prompts.optimiser import Optimiser
@@ -33,9 +37,6 @@ from penstock.prompts.prefix import shared_prefix_bytes
 from penstock.prompts.references import resolve_references
 
 READ_PRICE, WRITE_PRICE = 0.1, 1.25
-KEEP_SHARE = 0.45
-"""Share of a block's tokens that lossy selection keeps; chosen beforehand."""
-OTHER_PASSAGES = 4
 BYTES_PER_TOKEN = 4
 UNIT, RECORD = "\x1f", "\x1e"
 """Separators of a serialised prompt."""
@@ -55,58 +56,84 @@ _IDENTIFIER = re.compile(
 )
 
 
-class Change(NamedTuple):
-    """A size or cost before and after the optimiser."""
+class Costs(NamedTuple):
+    """What the conversations of one task cost and hold, in input tokens."""
 
-    before: float
-    after: float
-
-    @property
-    def cut(self) -> float:
-        """Share that was saved."""
-        return 1 - self.after / self.before
+    volatile: Change = Change(0, 0)
+    as_sent: Change = Change(0, 0)
+    lossless: Change = Change(0, 0)
+    tool_tokens: int = 0
 
 
 def run(options: Options) -> Result:
     """Measure."""
     agents = list(trajectories(options))[: 5 if options.quick else None]
-    volatile = _cost(agents, volatile_head=True)
-    as_sent = _cost(agents, volatile_head=False)
-    tokens, us_per_kb = _lossless(agents)
-    lossy = _lossy(options)
-    figures = {
-        "cost_cut_volatile_head": volatile.cut,
-        "cost_cut_as_sent": as_sent.cut,
-        "lossless_token_cut": tokens.cut,
-        "lossless_tool_cut": (tokens.before - tokens.after) / _tool_tokens(agents),
+    costs = _by_task(agents)
+    lossy = questions_by_passage(options)
+    figures = _cost_figures(costs) | lossy_figures(lossy)
+    identifiers = _identifiers(agents, options)
+    figures |= {
         "roundtrip_failures": _roundtrip_failures(agents, options),
-        "identifiers_kept": _identifiers_kept(agents, options),
-        "answer_kept": lossy.answers_kept,
-        "token_cut_lossy": lossy.tokens.cut,
-        "us_per_kb": us_per_kb,
+        "identifiers_kept": 1 - identifiers.lost / identifiers.all,
+        "identifiers_lost_share": identifiers.lost / identifiers.all,
+        "us_per_kb": _us_per_kb(agents),
     }
+    intervals = bootstrap(costs, _cost_figures, "tasks")
+    intervals |= bootstrap(lossy, lossy_figures, "passages")
+    intervals["identifiers_lost_share"] = of_share(identifiers.lost, identifiers.all, "identifiers")
     table = Table(
         "Input cost in tokens (read 0.1, written 1.25)",
         ("conversations", "before", "after"),
-        (("volatile", *volatile), ("as_sent", *as_sent)),
+        (
+            ("volatile", *total(cost.volatile for cost in costs)),
+            ("as_sent", *total(cost.as_sent for cost in costs)),
+        ),
     )
     context = {
         "data": {name: options.source(name) for name in DATA_SETS},
         "trajectories": len(agents),
-        "questions": lossy.questions,
+        "questions": sum(passage.questions for passage in lossy),
         "token_count": "estimate: four UTF-8 bytes a token, on both sides",
         "seed": SEED,
         "keep_share": KEEP_SHARE,
     }
-    return Result(figures, BOUNDS, context, (table,))
+    exact = frozenset({"roundtrip_failures", "identifiers_kept"})
+    return Result(figures, BOUNDS, context, (table,), intervals=intervals, exact=exact)
 
 
-def _cost(agents: Iterable[Trajectory], *, volatile_head: bool) -> Change:
-    """Input cost of all calls, in input tokens."""
+def _by_task(agents: Sequence[Trajectory]) -> list[Costs]:
+    """What the conversations of each task cost, all of them shaped by the same optimisers."""
+    volatile, as_sent = _costs(agents, volatile_head=True), _costs(agents, volatile_head=False)
+    tasks: dict[str, Costs] = {}
+    for agent, *changes in zip(agents, volatile, as_sent, map(_lossless, agents), strict=True):
+        had = tasks.get(agent.task, Costs())
+        tasks[agent.task] = Costs(
+            had.volatile.plus(changes[0]),
+            had.as_sent.plus(changes[1]),
+            had.lossless.plus(changes[2]),
+            had.tool_tokens + _tool_tokens(agent),
+        )
+    return list(tasks.values())
+
+
+def _cost_figures(costs: Sequence[Costs]) -> dict[str, float]:
+    lossless = total(cost.lossless for cost in costs)
+    tool_tokens = sum(cost.tool_tokens for cost in costs)
+    return {
+        "cost_cut_volatile_head": total(cost.volatile for cost in costs).cut,
+        "cost_cut_as_sent": total(cost.as_sent for cost in costs).cut,
+        "lossless_token_cut": lossless.cut,
+        "lossless_tool_cut": (lossless.before - lossless.after) / max(1, tool_tokens),
+    }
+
+
+def _costs(agents: Iterable[Trajectory], *, volatile_head: bool) -> list[Change]:
+    """Input cost of each agent's calls, in input tokens."""
     rng = random.Random(SEED)
     optimiser = Optimiser(Policy(later_system_turn=True))
-    before = after = 0.0
-    for turns, tools in agents:
+    changes = []
+    for _, turns, tools in agents:
+        before = after = 0.0
         sent_text = shaped_text = ""
         call_sizes = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
         for number, size in enumerate(call_sizes):
@@ -118,7 +145,8 @@ def _cost(agents: Iterable[Trajectory], *, volatile_head: bool) -> Change:
             sent_text, shaped_text = _serialised(sent), _serialised(shaped)
             before += _price(previous_sent, sent_text)
             after += _price(previous_shaped, shaped_text)
-    return Change(before, after)
+        changes.append(Change(before, after))
+    return changes
 
 
 def _with_volatile_head(
@@ -151,23 +179,25 @@ def _price(previous: str, text: str) -> float:
     return (READ_PRICE * read + WRITE_PRICE * written) / BYTES_PER_TOKEN
 
 
-def _lossless(agents: Sequence[Trajectory]) -> tuple[Change, float]:
-    """Tokens of all prompts, and CPU microseconds a kilobyte."""
+def _lossless(agent: Trajectory) -> Change:
+    """Tokens of the agent's last prompt."""
     optimiser = Optimiser(Policy(stable_prefix=False))
-    before = after = characters = 0
+    result = optimiser.optimise(Conversation(agent.turns, agent.tools))
+    return Change(result.tokens_before, result.tokens_after)
+
+
+def _us_per_kb(agents: Sequence[Trajectory]) -> float:
+    """CPU microseconds a kilobyte of prompt."""
+    characters = sum(len(turn.content) for agent in agents for turn in agent.turns)
     began_s = time.process_time()
-    for turns, tools in agents:
-        result = optimiser.optimise(Conversation(turns, tools))
-        before += result.tokens_before
-        after += result.tokens_after
-        characters += sum(len(turn.content) for turn in turns)
-    took_us = (time.process_time() - began_s) * 1e6
-    return Change(before, after), took_us / (characters / 1024)
+    for agent in agents:
+        _lossless(agent)
+    return (time.process_time() - began_s) * 1e6 / (characters / 1024)
 
 
-def _tool_tokens(agents: Iterable[Trajectory]) -> int:
+def _tool_tokens(agent: Trajectory) -> int:
     """Tokens of the tool results, the only text that may be shortened without loss."""
-    return sum(estimate_tokens(text) for text in _tool_results(agents))
+    return sum(estimate_tokens(text) for text in _tool_results((agent,)))
 
 
 def _tool_results(agents: Iterable[Trajectory]) -> list[str]:
@@ -215,51 +245,27 @@ def _lexemes(text: str) -> Any:
     return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=list)
 
 
-def _identifiers_kept(agents: Sequence[Trajectory], options: Options) -> float:
-    """Share of the identifiers in the original prompts that the optimised ones still have."""
-    conversations = [Conversation(turns, tools) for turns, tools in agents]
+class Identifiers(NamedTuple):
+    """Identifiers in the original prompts, and those that the optimised ones no longer have."""
+
+    all: int
+    lost: int
+
+
+def _identifiers(agents: Sequence[Trajectory], options: Options) -> Identifiers:
+    conversations = [Conversation(turns, tools) for _, turns, tools in agents]
     conversations += [_record_conversation(record) for record in key_value_records(options)]
     conversations += list(function_requests(options))
-    kept = total = 0
+    lost = total = 0
     optimiser = Optimiser(Policy())
     for conversation in conversations:
         shaped = optimiser.optimise(conversation).conversation
         before = set(_IDENTIFIER.findall(_serialised(conversation)))
-        kept += len(before & set(_IDENTIFIER.findall(_serialised(shaped))))
+        lost += len(before - set(_IDENTIFIER.findall(_serialised(shaped))))
         total += len(before)
-    return kept / total
+    return Identifiers(total, lost)
 
 
 def _record_conversation(record: Iterable[list[str]]) -> Conversation:
     text = json.dumps(dict(record), indent=2)
     return Conversation((Turn("user", "Which value?"), Turn("tool", text, "c1")))
-
-
-class Lossy(NamedTuple):
-    """What lossy selection did: share of answers kept, tokens, number of questions."""
-
-    answers_kept: float
-    tokens: Change
-    questions: int
-
-
-def _lossy(options: Options) -> Lossy:
-    """Each question meets its own passage among four others."""
-    optimiser = Optimiser(Policy(keep_share=KEEP_SHARE))
-    rng = random.Random(SEED)
-    samples = list(questions(options))
-    passages = sorted({sample.passage for sample in samples})
-    if options.quick and len(samples) > 60:
-        samples = rng.sample(samples, 60)
-    kept = before = after = 0
-    for passage, question, answer in samples:
-        others = [other for other in passages if other != passage]
-        mixed = [passage, *rng.sample(others, OTHER_PASSAGES)]
-        rng.shuffle(mixed)
-        text = "\n\n".join(mixed)
-        turns = (Turn("user", question), Turn("tool", text, "c1"))
-        shaped = optimiser.optimise(Conversation(turns)).conversation.turns[1].content
-        kept += answer in shaped
-        before += estimate_tokens(text)
-        after += estimate_tokens(shaped)
-    return Lossy(kept / len(samples), Change(before, after), len(samples))

@@ -18,8 +18,9 @@ DATA_SETS = (TAU_BENCH, XQUAD, KV_RETRIEVAL, BFCL)
 
 
 class Trajectory(NamedTuple):
-    """One agent's conversation and the tools that it calls."""
+    """One agent's conversation and the tools that it calls; attempts at one task are alike."""
 
+    task: str
     turns: tuple[Turn, ...]
     tools: tuple[ToolSpec, ...]
 
@@ -40,7 +41,7 @@ def trajectories(options: Options) -> Iterator[Trajectory]:
         return
     for record in json.loads(next(folder.glob("*.json")).read_text()):
         turns = tuple(_turn(message) for message in record["traj"])
-        yield Trajectory(turns, _tools(record["traj"]))
+        yield Trajectory(str(record["task_id"]), turns, _tools(record["traj"]))
 
 
 def _turn(message: dict[str, Any]) -> Turn:
@@ -73,7 +74,7 @@ def _generated_trajectories() -> Iterator[Trajectory]:
     tools = tuple(
         ToolSpec(f"tool_{index}", "look something up", '{"type": "object"}') for index in range(6)
     )
-    for _ in range(20):
+    for task in range(20):
         turns = [Turn("system", "You help travellers. " * 200)]
         for step in range(8):
             rows = [
@@ -86,7 +87,7 @@ def _generated_trajectories() -> Iterator[Trajectory]:
                 Turn("tool", json.dumps(rows, indent=2), f"c{step}"),
                 Turn("assistant", "The first one."),
             ]
-        yield Trajectory(tuple(turns), tools)
+        yield Trajectory(str(task), tuple(turns), tools)
 
 
 def questions(options: Options) -> Iterator[Question]:

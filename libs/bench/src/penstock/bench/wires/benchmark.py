@@ -11,6 +11,9 @@ message, is a multiple of the time that its JSON alone takes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from penstock.bench.harness.intervals import Interval, of_share
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
@@ -41,6 +44,7 @@ def run(options: Options) -> Result:
     figures: dict[str, float | int] = {}
     failures: list[str] = []
     counts: tuple[tuple[str | int, ...], ...] = ()
+    intervals: dict[str, Interval] = {}
     if options.part in ("", "corpus"):
         say("wires: recordings, split at every position")
         figures |= _corpus(options, failures)
@@ -52,7 +56,8 @@ def run(options: Options) -> Result:
         counts = found.rows()
     if options.part in ("", "cpu"):
         say("wires: time of a chunk")
-        figures |= cpu.figures(quick=options.quick)
+        cpu_figures, intervals = cpu.figures(quick=options.quick)
+        figures |= cpu_figures
     if options.part in ("", "cases"):
         say("wires: reported faults")
         figures |= cases.figures(failures)
@@ -63,7 +68,27 @@ def run(options: Options) -> Result:
         rows = tuple((line,) for line in failures[:20])
         tables.append(Table("What failed", ("failure",), rows))
     bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
-    return Result(figures, bounds, {"data": "recordings, generated"}, tuple(tables))
+    if "mutated_streams" in figures:
+        figures |= _damaged_share(figures)
+        intervals["mutated_wrong_share"] = of_share(
+            int(figures["mutated_internal"] + figures["mutated_kept"]),
+            int(figures["mutated_streams"]),
+            "damaged streams",
+        )
+    return Result(
+        figures,
+        bounds,
+        {"data": "recordings, generated"},
+        tuple(tables),
+        intervals=intervals,
+        exact=frozenset(figures) - frozenset(intervals),
+    )
+
+
+def _damaged_share(figures: Mapping[str, float]) -> dict[str, float]:
+    """The share of damaged streams that ended in INTERNAL or were kept with a wrong answer."""
+    wrong = figures["mutated_internal"] + figures["mutated_kept"]
+    return {"mutated_wrong_share": wrong / figures["mutated_streams"]}
 
 
 def _corpus(options: Options, failures: list[str]) -> dict[str, float | int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.bench.harness.intervals import Interval, bootstrap
 from penstock.bench.wires.playing import TASK, target_for
 from penstock.inference_upstream.adapters import WIRES
 from penstock.inference_upstream.providers import WireName
@@ -72,19 +73,25 @@ SAMPLES: Mapping[WireName, Sample] = {
 }
 
 
-def figures(*, quick: bool) -> dict[str, float]:
-    """The multiple for each wire, and the larger one. Both sides take turns; a figure is the median
-    of the rounds.
-    """
-    rounds = QUICK_ROUNDS if quick else ROUNDS
-    ratios = {
-        wire: statistics.median(_ratio(wire, sample) for _ in range(rounds))
-        for wire, sample in SAMPLES.items()
-    }
+def figures(*, quick: bool) -> tuple[dict[str, float], dict[str, Interval]]:
+    """The multiple for each wire, and the larger one, with their intervals over the rounds."""
+    rounds = [
+        {wire: _ratio(wire, sample) for wire, sample in SAMPLES.items()}
+        for _ in range(QUICK_ROUNDS if quick else ROUNDS)
+    ]
+    return _figures(rounds), bootstrap(rounds, _figures, "rounds")
+
+
+def _figures(rounds: Sequence[Mapping[WireName, float]]) -> dict[str, float]:
+    """Medians of the rounds; in a round both sides take turns."""
+    openai, anthropic = (
+        statistics.median(ratios[wire] for ratios in rounds)
+        for wire in ("openai-chat", "anthropic-messages")
+    )
     return {
-        "stream_cpu_vs_json": max(ratios.values()),
-        "openai_cpu_vs_json": ratios["openai-chat"],
-        "anthropic_cpu_vs_json": ratios["anthropic-messages"],
+        "stream_cpu_vs_json": max(openai, anthropic),
+        "openai_cpu_vs_json": openai,
+        "anthropic_cpu_vs_json": anthropic,
     }
 
 

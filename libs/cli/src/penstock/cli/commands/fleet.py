@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import click
+from penstock.api.router.v1 import prefixes_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.cli.options import Command, with_session
 from penstock.cli.output import plain, table
+from penstock.cli.prefixes import shown_prompt, shown_prompts
 from penstock.cli.session import ANSWER_TIMEOUT_S, Session
 from rich.text import Text
 
@@ -49,10 +51,35 @@ def instances(session: Session, model: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("request")
+@click.argument("request", default="")
+@click.option("--prefix", is_flag=True, help="what became of its prefix at the provider's cache")
+@click.option("--run", "conversation", default="", help="the latest prompts of a run or session")
 @with_session
-def explain(session: Session, request: str) -> None:
-    """Explain why a call went where it did; REQUEST is the request id of its receipt."""
+def explain(session: Session, request: str, prefix: bool, conversation: str) -> None:
+    """Explain why a call went where it did, or with --prefix what its prompt lost of the provider's
+    prefix cache; REQUEST is the request id of its receipt.
+    """
+    if conversation and not prefix:
+        raise click.UsageError("--run needs --prefix")
+    if bool(request) == bool(conversation):
+        raise click.UsageError("give a REQUEST, or --prefix with --run")
+    if prefix:
+        _explain_prefix(session, request, conversation)
+    else:
+        _explain_route(session, request)
+
+
+def _explain_prefix(session: Session, request: str, conversation: str) -> None:
+    asked = prefixes_pb2.ExplainPrefixRequest(request_id=request, conversation=conversation)
+    with session.client() as client:
+        answer: prefixes_pb2.ExplainPrefixResponse = client.call(
+            "ExplainPrefix", asked, session.run(ANSWER_TIMEOUT_S)
+        )
+    shown = shown_prompts(answer.prompts) if conversation else shown_prompt(answer.prompts[0])
+    session.output.show(shown, data=answer)
+
+
+def _explain_route(session: Session, request: str) -> None:
     with session.client() as client:
         answer: pb.ExplainRouteResponse = client.call(
             "ExplainRoute",

@@ -17,7 +17,7 @@ from penstock.cli.session import ANSWER_TIMEOUT_S, Session
 from rich.table import Table
 from rich.text import Text
 
-STATE = "RUN_STATE_"
+STATE, COST = "RUN_STATE_", "RUN_COST_KIND_"
 NO_LIMIT = "–"
 
 
@@ -75,6 +75,20 @@ def show(session: Session, run_id: str) -> None:
     total = answer.total_spent
     spent = f"{total.calls:,} calls, {total.tokens:,} tokens, {dollars(total.microusd)} in all"
     session.output.show(_table(answer.runs), Text(spent, style="dim"), data=answer)
+
+
+@runs.command(cls=Command)
+@click.argument("run_id", metavar="RUN")
+@with_session
+def cost(session: Session, run_id: str) -> None:
+    """Show what a run and those below it have cost, by run, step and what it was paid for."""
+    request = runs_pb2.GetRunCostRequest(run_id=run_id)
+    answer: runs_pb2.GetRunCostResponse = _asked(session, "GetRunCost", request)
+    total = answer.total
+    text = f"{total.calls:,} calls, {total.tokens:,} tokens, {dollars(total.microusd)} in all"
+    if answer.estimated_microusd:
+        text += f", {dollars(answer.estimated_microusd)} of it by estimates (~)"
+    session.output.show(_cost_table(answer), Text(text, style="dim"), data=answer)
 
 
 @runs.command(cls=Command)
@@ -156,6 +170,23 @@ def _table(shown: Iterable[run_pb2.Run]) -> Table:
             _of(dollars(run.spent.microusd), dollars(limits.microusd), limits.HasField("microusd")),
             dollars(run.held.microusd),
             dollars(run.shared.microusd),
+        )
+    return rows
+
+
+def _cost_table(answer: runs_pb2.GetRunCostResponse) -> Table:
+    """The rows of each run; its name where it has one, and else its id."""
+    columns = ("run", "step", "for", "model", "calls", "tokens", "cost")
+    names = {run.id: run.name or run.id for run in answer.runs}
+    rows = table(*columns, right=columns[4:])
+    for row in answer.costs:
+        kind = run_pb2.RunCostKind.Name(row.kind).removeprefix(COST).lower().replace("_", " ")
+        mark = "~" if row.estimated else ""
+        rows.add_row(
+            *map(plain, (names[row.run_id], row.step, kind, row.model)),
+            f"{row.amount.calls:,}",
+            f"{row.amount.tokens:,}",
+            mark + dollars(row.amount.microusd),
         )
     return rows
 

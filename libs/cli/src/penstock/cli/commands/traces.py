@@ -10,16 +10,20 @@ from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.cli.options import Command, with_session
 from penstock.cli.output import plain, table
 from penstock.cli.session import Session
+from penstock.cli.timeline import run_summary, run_timeline
 from penstock.cli.top import fetch_overview, top_data, top_screen
 from penstock.cli.waterfall import WIDTH, waterfall
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 TELEMETRY = pb.DESCRIPTOR.services_by_name["TelemetryService"]
 REFRESH_S = 2.0
 TEXT_COLUMNS = 70
 """Columns of a waterfall beside its time line, about."""
 MIN_WIDTH = 10
+LISTED = 20
+"""Traces that are listed where nothing is said."""
 SHORT_ID = 12
 """Digits of a trace's identifier that are listed."""
 
@@ -28,19 +32,30 @@ SHORT_ID = 12
 @click.argument("trace_id", metavar="[ID]", default="")
 @click.option("--errors", is_flag=True, help="list only failed ones")
 @click.option("--slower-than", type=click.FloatRange(0), default=0.0, help="milliseconds at least")
-@click.option("--run", "run_id", default="", help="list only those of an agent run")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--run", "run_id", default="", help="draw the calls of an agent run")
+@click.option("--limit", type=click.IntRange(1, 1000), help="traces to list (20), calls to draw")
 @with_session
 def trace(
-    session: Session, trace_id: str, errors: bool, slower_than: float, run_id: str, limit: int
+    session: Session,
+    trace_id: str,
+    errors: bool,
+    slower_than: float,
+    run_id: str,
+    limit: int | None,
 ) -> None:
-    """Draw a trace, or list the newest.
+    """Draw a trace or, with --run, the calls of an agent run over all its traces; or list the
+    newest traces.
 
     ID is its identifier, or the first 6 digits or more; without one, traces are listed.
     """
+    if run_id:
+        if trace_id or errors or slower_than:
+            raise click.UsageError("--run stands alone, or with --limit")
+        _draw_run(session, pb.GetRunTimelineRequest(run_id=run_id, limit=limit or 0))
+        return
     if not trace_id:
         request = pb.SearchTracesRequest(
-            errors_only=errors, min_duration_ms=slower_than, run_id=run_id, limit=limit
+            errors_only=errors, min_duration_ms=slower_than, limit=limit or LISTED
         )
         listed = asyncio.run(_list(session, request))
         session.output.show(_table_of(listed), data=listed)
@@ -72,6 +87,21 @@ def _table_of(listed: pb.SearchTracesResponse) -> Table | str:
             *map(plain, (method, row.tenant, row.error)),
         )
     return made
+
+
+def _draw_run(session: Session, request: pb.GetRunTimelineRequest) -> None:
+    found = asyncio.run(_timeline(session, request))
+    session.output.show(run_timeline(found), Text(run_summary(found), style="dim"), data=found)
+
+
+async def _timeline(
+    session: Session, request: pb.GetRunTimelineRequest
+) -> pb.GetRunTimelineResponse:
+    async with session.peer(session.target.telemetry, TELEMETRY) as peer:
+        found: pb.GetRunTimelineResponse = await peer.call(
+            "GetRunTimeline", request, session.call()
+        )
+        return found
 
 
 async def _list(session: Session, request: pb.SearchTracesRequest) -> pb.SearchTracesResponse:

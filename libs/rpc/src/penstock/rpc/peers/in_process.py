@@ -98,12 +98,24 @@ class LocalEndpoint:
         """A fresh context for the work of one call."""
         return self._context.copy()
 
-    def run(self, work: Coroutine[Any, Any, T], context: contextvars.Context) -> asyncio.Task[T]:
-        """Run the work of a call in a task that ends with this endpoint."""
+    def run(
+        self,
+        work: Coroutine[Any, Any, T],
+        context: contextvars.Context,
+        ended: Callable[[asyncio.Task[T]], object],
+    ) -> asyncio.Task[T]:
+        """Run the work of a call in a task that ends with this endpoint; `ended` is called with it
+        once it has ended.
+        """
+
+        def let_go(task: asyncio.Task[T]) -> None:
+            self._work.discard(task)
+            _retrieve(task)
+            ended(task)
+
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(let_go)
         return task
 
 
@@ -157,19 +169,22 @@ class InProcessPeer:
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         rpc = self._rpcs[method]
-        with self._tracer.span(rpc.span, call, kind=IN_PROCESS) as span, _faults(span):
-            left_s = self._left_s(request, span.call)
-            local = self._endpoint()
-            served = await local.call_of(self._metadata, span.call)
-            copies = method not in local.endpoint.uncopied
-            context = local.context()
-            pending = context.run(
-                local.dispatcher.begin, rpc, _copy(request) if copies else request, served
-            )
-            response = pending.response
-            if response is None:
-                response = await self._finished(local, pending, left_s, context)
-            return _copy(response) if copies else response
+        with self._tracer.span(rpc.span, call, kind=IN_PROCESS) as span:
+            try:
+                left_s = self._left_s(request, span.call)
+                local = self._endpoint()
+                served = await local.call_of(self._metadata, span.call)
+                copies = method not in local.endpoint.uncopied
+                context = local.context()
+                pending = context.run(
+                    local.dispatcher.begin, rpc, _copy(request) if copies else request, served
+                )
+                response = pending.response
+                if response is None:
+                    response = await self._finished(local, pending, left_s, context)
+                return _copy(response) if copies else response
+            except Exception as error:
+                raise _as_over_a_wire(span, error) from None
 
     async def _finished(
         self,
@@ -181,12 +196,19 @@ class InProcessPeer:
         """The response of a call that has begun; a caller who leaves cancels the work and does not
         wait for its end.
         """
-        work = self._run(local, local.dispatcher.finish(pending), context)
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()  # at the end of the work or of the time
+        work = self._run(
+            local, local.dispatcher.finish(pending), context, lambda _: _set_done(over)
+        )
+        timer = None if math.isinf(left_s) else loop.call_later(left_s, _set_done, over)
         with local.endpoint.opened(self._metadata, work) as opened:
             try:
-                await asyncio.wait((work,), timeout=None if math.isinf(left_s) else left_s)
+                await over
             finally:
                 work.cancel()
+                if timer is not None:
+                    timer.cancel()
         if opened is not None and opened.fault is not None:
             raise opened.fault
         if not work.done():
@@ -204,7 +226,7 @@ class InProcessPeer:
             served = await local.call_of(self._metadata, span.call)
             chunks = _Chunks(_copy if method not in local.endpoint.uncopied else _as_it_is)
             reading = self._read(local, rpc, chunks.copy(request), served, chunks)
-            work = self._run(local, reading, local.context())
+            work = self._run(local, reading, local.context(), _nothing)
             timer = None
             if not math.isinf(left_s):
                 timer = asyncio.get_running_loop().call_later(left_s, chunks.expire, work)
@@ -242,11 +264,18 @@ class InProcessPeer:
             await messages.aclose()  # type: ignore[attr-defined]
 
     def _run(
-        self, local: LocalEndpoint, work: Coroutine[Any, Any, T], context: contextvars.Context
+        self,
+        local: LocalEndpoint,
+        work: Coroutine[Any, Any, T],
+        context: contextvars.Context,
+        ended: Callable[[asyncio.Task[T]], object],
     ) -> asyncio.Task[T]:
-        task = local.run(work, context)
+        def let_go(task: asyncio.Task[T]) -> None:
+            self._work.discard(task)
+            ended(task)
+
+        task = local.run(work, context, let_go)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
         return task
 
     def _left_s(self, request: Message, call: Call) -> float:
@@ -315,11 +344,23 @@ def _faults(span: Span) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fault = from_item_status(to_item_status(error))
-    else:
-        return
+        raise _as_over_a_wire(span, error) from None
+
+
+def _as_over_a_wire(span: Span, error: Exception) -> Fault:
+    """A failure as it comes over a wire, written on the caller's span."""
+    fault = from_item_status(to_item_status(error))
     span.fail(fault.code.name, fault.reason)
-    raise fault from None
+    return fault
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _nothing(_: object) -> None:
+    """What is called at the end of work whose result nobody waits for."""
 
 
 async def cancel_all(work: set[asyncio.Task[Any]]) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import FRAME_BYTES, Rpc
+from penstock.rpc.dispatch import FRAME_BYTES, ONE_MESSAGE_BYTES, Rpc
 from penstock.rpc.errors import Fault, deadline_exceeded, from_item_status, to_fault, unavailable
 from penstock.rpc.peers.liveness import Check, Liveness
 from penstock.rpc.reasons import Reason
+from penstock.rpc.request_parts import PART_BYTES
 from penstock.service.clock import Clock
 
 RESULT_WINDOW = 4096
@@ -43,7 +44,9 @@ class Waiter:
         "chunks",
         "done",
         "item_id",
+        "large_bytes",
         "method",
+        "offset",
         "payload",
         "sent",
         "timer",
@@ -53,14 +56,42 @@ class Waiter:
         self.item_id = item_id
         self.method = rpc.name
         self.payload = payload
+        self.offset = 0
+        """Bytes of the payload that were sent."""
+        self.large_bytes = len(payload) if len(payload) > ONE_MESSAGE_BYTES else 0
+        """Bytes of a payload that goes in parts; 0 for one that goes whole."""
         self.call = call
         self.sent = False
+        """Whether its first part, or all of it, was sent."""
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.chunks: asyncio.Queue[bytes | Fault | None] | None = (
             asyncio.Queue() if rpc.streams else None
         )
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of what is sent next: all, or the next part of what exceeds a message."""
+        if not self.large_bytes:
+            return len(self.payload)
+        return min(PART_BYTES, len(self.payload) - self.offset)
+
+    def put_part(self, items: Any, now: float) -> bool:
+        """Put what is sent next among a frame's items; True when it was the last of it."""
+        end = self.offset + self.part_bytes
+        part = self.payload[self.offset : end]
+        if self.sent:
+            item = items.add(id=self.item_id, payload=part)
+        else:
+            item = items.add(id=self.item_id, method=self.method, payload=part)
+            self.call.fill(item.context, now)
+        self.sent, self.offset = True, end
+        if end < len(self.payload):
+            item.remaining_bytes = len(self.payload) - end
+            return False
+        self.payload = b""
+        return True
 
     def take(self, result: common_pb2.ItemResult) -> bool:
         """Take a result; True when it was the last."""
@@ -230,22 +261,23 @@ class ItemStream:
 
     def _add_items(self, frame: Any) -> int:
         now = self._clock.monotonic()
-        room = count = min(self._credits, FRAME_ITEMS)
+        room = min(self._credits, FRAME_ITEMS)
         size, outbox = 0, self._outbox
-        while outbox and room:
+        # The parts after the first of an item cost no credits: the other side waits for them.
+        while outbox and (room or outbox[0].sent):
             waiter = outbox.popleft()
             if waiter.abandoned:
                 continue
-            size += len(waiter.payload)
-            if size > FRAME_BYTES and room < count:
+            size += waiter.part_bytes
+            if size > FRAME_BYTES and frame.items:
                 outbox.appendleft(waiter)
                 break
-            item = frame.items.add(id=waiter.item_id, method=waiter.method, payload=waiter.payload)
-            waiter.call.fill(item.context, now)
-            waiter.sent, waiter.payload = True, b""
-            room -= 1
-        self._credits -= count - room
-        return count - room
+            if not waiter.sent:
+                room -= 1
+                self._credits -= 1
+            if not waiter.put_part(frame.items, now):
+                outbox.append(waiter)
+        return len(frame.items)
 
     def _check_later(self, now: float) -> None:
         if self._check is not None:
@@ -257,7 +289,8 @@ class ItemStream:
         """Ping the peer where it has been silent for long; fail whoever waits where it is hung."""
         self._check = None
         now = self._clock.monotonic()
-        found = self._liveness.check(now, bool(self._waiting))
+        large_bytes = sum(waiter.large_bytes for waiter in self._waiting.values())
+        found = self._liveness.check(now, bool(self._waiting), large_bytes)
         if found is Check.PING:
             self._ping = 1
             self._wake.set()

@@ -16,7 +16,14 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import EXCHANGE, Rpc, check_fits, rpcs_of
+from penstock.rpc.dispatch import (
+    EXCHANGE,
+    MAX_REQUEST_BYTES,
+    ONE_MESSAGE_BYTES,
+    Rpc,
+    check_fits,
+    rpcs_of,
+)
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, unavailable
 from penstock.rpc.peers.item_stream import ItemStream, Waiter
 from penstock.rpc.spans import Span, Tracer
@@ -36,6 +43,8 @@ class ItemStreamPeer:
         metadata: tuple[tuple[str, str], ...],
         clock: Clock,
         tracer: Tracer,
+        *,
+        divides: bool = False,
     ) -> None:
         method = service.methods_by_name[EXCHANGE]
         self._frame: Any = GetMessageClass(method.input_type)
@@ -50,6 +59,7 @@ class ItemStreamPeer:
         self._metadata = metadata
         self._clock = clock
         self._tracer = tracer
+        self._most_bytes = MAX_REQUEST_BYTES if divides else ONE_MESSAGE_BYTES
         self._current: ItemStream | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -109,7 +119,7 @@ class ItemStreamPeer:
         if call.deadline_s <= now:
             raise deadline_exceeded("no time was left to send the call")
         payload = request.SerializeToString()
-        check_fits(len(payload))
+        check_fits(len(payload), self._most_bytes)
         stream = self._current
         if stream is None or not stream.is_accepting:
             stream = self._begin()

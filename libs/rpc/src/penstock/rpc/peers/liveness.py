@@ -30,6 +30,10 @@ PATIENCE_FACTOR = 4.0
 KEPT_SHARE = 0.8
 """Of the slowest answer's time, with each further answer."""
 MAX_PING_GAP_S = 2.0
+LARGE_BYTES_PER_S = 8e6
+"""A peer that was given a request in parts may stand still for as long as it takes to receive and
+read it at this speed, a tenth of what was seen on an idle machine.
+"""
 LATE_S = 0.1
 """A check that comes later than this says that our own process stood still: what the peer sent
 meanwhile may lie unread, so the peer gets its time again.
@@ -80,8 +84,14 @@ class Liveness:
         if not math.isinf(self.check_at_s):
             self.check_at_s = now + self._gap_s
 
-    def check(self, now: float, waiting: bool) -> Check:
-        """What to do at `check_at_s`; `waiting`: whether anybody waits for the peer."""
+    def check(self, now: float, waiting: bool, large_bytes: int = 0) -> Check:
+        """What to do at `check_at_s`.
+
+        Args:
+            now: the time.
+            waiting: whether anybody waits for the peer.
+            large_bytes: of the requests in parts that it was given.
+        """
         due_s, late = self.check_at_s, now > self.check_at_s + LATE_S
         if now < due_s:
             return Check.NOTHING
@@ -89,6 +99,10 @@ class Liveness:
             self.check_at_s = math.inf
             return Check.NOTHING
         if self._pinged_s is not None and not late:
+            ends_s = self._pinged_s + self.patience_s + large_bytes / LARGE_BYTES_PER_S
+            if now < ends_s:
+                self.check_at_s = ends_s
+                return Check.NOTHING
             self.is_hung, self.check_at_s = True, math.inf
             return Check.HUNG
         if self._pinged_s is not None:

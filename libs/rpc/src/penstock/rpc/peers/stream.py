@@ -94,6 +94,7 @@ def connect(
     metadata: tuple[tuple[str, str], ...] = (),
     tls: TlsSource | None = None,
     expected_name: str = "",
+    divides: bool = False,
 ) -> Peer:
     """A peer over one long-lived multiplexed stream, opened with the first call and again after it
     breaks.
@@ -104,7 +105,8 @@ def connect(
         token: the internal token, for internal ports.
         metadata: sent when the stream opens, such as `authorization` for a public endpoint.
         tls, expected_name: see `open_channel`.
+        divides: see `UnaryPeer`.
     """
     sent = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
     channel = open_channel(address, tls, expected_name)
-    return ItemStreamPeer(channel, service, sent, clock or SystemClock(), tracer)
+    return ItemStreamPeer(channel, service, sent, clock or SystemClock(), tracer, divides=divides)

@@ -14,14 +14,19 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import Rpc, check_fits, rpcs_of
+from penstock.rpc.dispatch import MAX_REQUEST_BYTES, ONE_MESSAGE_BYTES, Rpc, check_fits, rpcs_of
 from penstock.rpc.errors import deadline_exceeded, to_fault, unavailable
+from penstock.rpc.request_parts import REQUEST_BYTES_KEY, parts_of
 from penstock.rpc.spans import NO_TRACER, Span, Tracer
 from penstock.service.clock import Clock, SystemClock
 
 
 class UnaryPeer:
-    """Calls a service by plain gRPC."""
+    """Calls a service by plain gRPC.
+
+    Args:
+        divides: whether a request that exceeds a message goes in parts, as services may send it.
+    """
 
     def __init__(
         self,
@@ -32,12 +37,14 @@ class UnaryPeer:
         clock: Clock | None = None,
         tracer: Tracer = NO_TRACER,
         metadata: tuple[tuple[str, str], ...] = (),
+        divides: bool = False,
     ) -> None:
         self._channel = channel
         self._rpcs = rpcs_of(service)
         self._metadata = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
         self._clock = clock or SystemClock()
         self._tracer = tracer
+        self._most_bytes = MAX_REQUEST_BYTES if divides else ONE_MESSAGE_BYTES
         self._closed = False
         self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
 
@@ -51,6 +58,22 @@ class UnaryPeer:
         make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary
         return make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
 
+    def _begin(self, method: str, request: Message, call: Call) -> Any:
+        """The call under way; a request that exceeds a message goes in several.
+
+        Raises:
+            Fault: INVALID_ARGUMENT where it is too large.
+        """
+        size, options = request.ByteSize(), self._options(call)
+        check_fits(size, self._most_bytes)
+        if size <= ONE_MESSAGE_BYTES:
+            return self._stubs[method](request, **options)
+        rpc = self._rpcs[method]
+        make = self._channel.stream_stream if rpc.streams else self._channel.stream_unary
+        options["metadata"] = (*options["metadata"], (REQUEST_BYTES_KEY, str(size)))
+        in_parts = make(rpc.path, None, rpc.response.FromString)
+        return in_parts(parts_of(request.SerializeToString()), **options)
+
     @property
     def responds(self) -> bool:
         """See Peer; always true: a plain call tells nothing of the process behind it."""
@@ -58,21 +81,19 @@ class UnaryPeer:
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
-        check_fits(request.ByteSize())
         with (
             self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
             self._faults(span),
         ):
-            return await self._stubs[method](request, **self._options(span.call))
+            return await self._begin(method, request, span.call)
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
-        check_fits(request.ByteSize())
         with (
             self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
             self._faults(span),
         ):
-            messages = self._stubs[method](request, **self._options(span.call))
+            messages = self._begin(method, request, span.call)
             try:
                 async for message in messages:
                     yield message

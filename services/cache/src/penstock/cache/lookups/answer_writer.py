@@ -66,7 +66,7 @@ class AnswerWriter:
                 entries.append(self._entry_of_answer(answer, tenant))
         with unavailable_without_store():
             stored = await self._parts.entries.put(tenant, entries, self._ttl_ms)
-            return pb.StoreAllResponse(stored=stored)
+            return pb.StoreAllResponse(stored=len(stored))
 
     def _unstorable(
         self, task: inference_pb2.Task, result: inference_pb2.TaskResult, asked_for: bool
@@ -91,7 +91,7 @@ class AnswerWriter:
 
     async def _write(self, ticket: LookupTicket, entry: Entry) -> pb.StoreResponse:
         lookup = ticket.lookup
-        if not await self._parts.entries.put(lookup.tenant, [entry], self._ttl_ms):
+        if not await self._parts.writes.put(lookup.tenant, entry, self._ttl_ms):
             return pb.StoreResponse(reason="too large")
         not_learnt = await self._learning.learn(ticket, entry.result)
         if not_learnt:

@@ -28,6 +28,7 @@ class Corrections:
             return pb.SendFeedbackResponse()
         pending.served.pop(request.request_id)
         pending.forget_answer(served.key)
+        await self._parts.writes.written()
         with unavailable_without_store():
             await self._parts.entries.remove(tenant, [served.key])
             await self._learning.learn_complaint(served)
@@ -40,6 +41,7 @@ class Corrections:
             Fault: UNAVAILABLE when the store does not answer.
         """
         entries = self._parts.entries
+        await self._parts.writes.written()
         with unavailable_without_store():
             keys = await matching_keys(entries, tenant, request)
             for key in keys:

@@ -2,7 +2,9 @@
 and answers that have just come.
 
 A look-up that misses gets a token, and its caller brings the answer, or word that there is none, by
-`Store` with that token. Until then identical look-ups wait for it.
+`Store` with that token. Until then identical look-ups wait for it. A caller that leaves while its
+look-up runs chose the token itself and ends it at once, and its word may come before the look-up
+has missed: such a token is remembered, so that nobody waits for an answer that will not come.
 
 Single flight: of concurrent look-ups with the same key one does the work, the others wait for it.
 The first caller of a key is its leader and works; later ones follow, that is, wait. A leader that
@@ -28,6 +30,7 @@ from penstock.service.clock import Clock
 
 T = TypeVar("T")
 MAX_TICKETS = 100_000
+MAX_ENDED_EARLY = 10_000
 MAX_SERVED = 100_000
 MAX_REFRESHES = 100_000
 MAX_RECENT_ANSWERS = 512
@@ -196,6 +199,7 @@ class PendingLookups:
         self._clock = clock
         self._single_flight: SingleFlight[Entry] = SingleFlight()
         self._tickets: BoundedMap[bytes, LookupTicket] = BoundedMap(MAX_TICKETS)
+        self._ended_early: BoundedMap[bytes, None] = BoundedMap(MAX_ENDED_EARLY)
         self._recent_answers = RecentAnswers()
         self._refresh_claims = RefreshClaims()
 
@@ -246,13 +250,25 @@ class PendingLookups:
         return lookup.is_refresh
 
     def issue_token(self, ticket: LookupTicket) -> bytes:
-        """The token with which the answer to a look-up may be stored: the caller's own, if any."""
+        """The token with which the answer to a look-up may be stored: the caller's own, if any.
+
+        A look-up whose caller has left already ends here.
+        """
         token = ticket.lookup.request.token or secrets.token_bytes(TOKEN_BYTES)
+        if token in self._ended_early:
+            self._ended_early.pop(token)
+            self.finish(ticket.lookup, None)
+            return token
         evicted = self._tickets.put(token, ticket)
         if evicted is not None:
             self.finish(evicted[1].lookup, None)
         return token
 
     def take_ticket(self, token: bytes) -> LookupTicket | None:
-        """The ticket of a token, which is then used up; None where it is unknown."""
-        return self._tickets.pop(token)
+        """The ticket of a token, which is then used up; None where it is unknown, or its look-up
+        still runs.
+        """
+        ticket = self._tickets.pop(token)
+        if ticket is None:
+            self._ended_early.put(token, None)
+        return ticket

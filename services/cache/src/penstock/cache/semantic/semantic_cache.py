@@ -27,10 +27,12 @@ from penstock.cache.storage.entry_store import STORE_ERRORS
 from penstock.onnx.encoder import TextModel
 from penstock.service.clock import Clock
 from penstock.service.current import Current
+from penstock.service.work_stream import stop
 
 MIN_NORM = 1e-9
 log = logging.getLogger(__name__)
-READ_WAIT_MS = 200
+READ_WAIT_MS = 1_500
+"""Below the timeout of the store's client; scopes that were asked for are loaded between reads."""
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 MAX_RIVALS = 3
@@ -113,7 +115,6 @@ class SemanticCache:
         """The latest event that was read."""
         self._requested: set[str] = set()
         """Unloaded scopes that have been asked for."""
-        self._is_closing = False
         self.is_caught_up = False
         """Whether all that the log held at the start is learnt. Until then nothing is reused: a
         correction may not have been read yet.
@@ -125,14 +126,9 @@ class SemanticCache:
         self._follower = asyncio.create_task(self._follow(), name="follow the learning log")
 
     async def close(self) -> None:
-        """Stop following the log.
-
-        The follower is not cancelled: the store's client may swallow a cancellation inside its
-        blocking read, which ends by itself within `READ_WAIT_MS`.
-        """
-        self._is_closing = True
+        """Stop following the log."""
         if self._follower is not None:
-            await asyncio.wait([self._follower])
+            await stop([self._follower])
         self._worker.shutdown(wait=True)
 
     async def find(self, scope_key: str, text: str, bound: float | None) -> Candidate:
@@ -199,7 +195,7 @@ class SemanticCache:
         return BEING_READ
 
     async def _follow(self) -> None:
-        while not self._is_closing:
+        while True:
             try:
                 await self._follow_once()
             except STORE_ERRORS as error:

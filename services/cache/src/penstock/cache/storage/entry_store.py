@@ -171,10 +171,10 @@ class EntryStore:
         self._limits.record_use(prefix, name)
         return entry
 
-    async def put(self, tenant: str, entries: Sequence[Entry], ttl_ms: int) -> int:
+    async def put(self, tenant: str, entries: Sequence[Entry], ttl_ms: int) -> frozenset[str]:
         """Store entries for about `ttl_ms`, and evict others for them.
 
-        Returns how many were stored: an entry larger than a tenant's limit is not.
+        Returns the keys of what was stored: an entry larger than a tenant's limit is not.
         """
         prefix = self._prefix(tenant)
         # Random lives keep entries that were stored together from expiring together.
@@ -192,7 +192,7 @@ class EntryStore:
         if fitting:
             await self._write(prefix, fitting, fresh_ms + stale_ms)
         await self._delete(sorted(evicted))
-        return len(fitting)
+        return frozenset(entry.key for entry, _ in fitting.values())
 
     async def remove(self, tenant: str, keys: Iterable[str]) -> int:
         """Remove entries; returns how many there were."""

@@ -13,7 +13,7 @@ from penstock.cache.storage.entry_store import EntryStore
 from penstock.rpc.errors import invalid
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES
 
-FOLLOW_WAIT_MS = 1_000
+FOLLOW_WAIT_MS = 1_500
 SCAN = "scan"
 FOLLOW = "follow"
 MAX_DIGITS = 20

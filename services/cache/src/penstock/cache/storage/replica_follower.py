@@ -8,11 +8,15 @@ import asyncio
 import logging
 
 from penstock.cache.storage.entry_store import STORE_ERRORS, EntryStore
+from penstock.service.work_stream import stop
 
 log = logging.getLogger(__name__)
-READ_WAIT_MS = 200
-GATHER_S = 0.05
-"""Pause after new entries, so that those that come one by one are read together."""
+READ_WAIT_MS = 1_500
+"""Below the timeout of the store's client."""
+GATHER_S = 0.5
+"""Pause after new entries, so that those that come one by one are read together; what others have
+written is not counted towards the limits for so long.
+"""
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 
@@ -26,7 +30,6 @@ class ReplicaFollower:
 
     def __init__(self, entries: EntryStore) -> None:
         self._entries = entries
-        self._is_closing = False
         self.is_caught_up = False
         """Whether all that the store held at the start is counted."""
         self._follower: asyncio.Task[None] | None = None
@@ -36,18 +39,13 @@ class ReplicaFollower:
         self._follower = asyncio.create_task(self._run(), name="follow new entries")
 
     async def close(self) -> None:
-        """Stop following.
-
-        The task is not cancelled: the store's client may swallow a cancellation inside its blocking
-        read, which ends by itself within `READ_WAIT_MS`.
-        """
-        self._is_closing = True
+        """Stop following."""
         if self._follower is not None:
-            await asyncio.wait([self._follower])
+            await stop([self._follower])
 
     async def _run(self) -> None:
         batch_id = ""
-        while not self._is_closing:
+        while True:
             try:
                 batch_id = await self._go_on(batch_id)
             except STORE_ERRORS as error:

@@ -15,9 +15,9 @@ from penstock.edge.anthropic_messages.request import (
 )
 from penstock.edge.anthropic_messages.stream import ERROR, PING, MessageStream
 from penstock.edge.json_fields import boolean, parse_body
+from penstock.edge.token_estimate import estimated_tokens
 from penstock.edge.wire import Asked, Failure, Headers, Identity
 from penstock.service.purity import pure
-from penstock.tasks.kinds import GENERATE
 
 
 class AnthropicMessages:
@@ -86,12 +86,6 @@ class MessageEvents(MessageStream):
     def keep_alive(self) -> bytes:
         """See Events."""
         return PING
-
-
-@pure
-def estimated_tokens(task: pb.GenerateTask) -> int:
-    """Input tokens of a task, as an estimate."""
-    return GENERATE.estimate(pb.Task(generate=task)).input_tokens
 
 
 @pure

@@ -20,6 +20,7 @@ from penstock.edge.json_fields import (
     object_at,
     parse_body,
     text,
+    texts_at,
     unknown_fields,
     whole,
     word,
@@ -100,7 +101,7 @@ def read_request(body: bytes) -> Asked:
         tuple(unknown_fields(fields, HONOURED)),
         bool(boolean(options.get("include_usage"), "stream_options.include_usage")),
         text(fields.get("prompt_cache_key"), "prompt_cache_key"),
-        _metadata(fields),
+        texts_at(fields.get("metadata"), "metadata"),
     )
 
 
@@ -112,12 +113,6 @@ def _refuse(fields: Json) -> None:
         raise unsupported("n", "only one answer is made; ask several times")
     if any(kind != "text" for kind in list_at(fields.get("modalities"), "modalities")):
         raise unsupported("modalities", "only text is available")
-
-
-def _metadata(fields: Json) -> dict[str, str]:
-    """The caller's own pairs."""
-    given = object_at(fields.get("metadata"), "metadata")
-    return {key: value for key, value in given.items() if isinstance(value, str)}
 
 
 def _put_lengths(task: pb.GenerateTask, fields: Json) -> None:

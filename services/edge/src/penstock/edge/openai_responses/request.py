@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.json_fields import Json, boolean, name, refused, text, unknown_fields, word
+from penstock.edge.json_fields import (
+    Json,
+    boolean,
+    name,
+    refused,
+    text,
+    texts_at,
+    unknown_fields,
+    word,
+)
 from penstock.edge.openai_fields import flat, put_tools
 from penstock.edge.openai_responses.input_items import (
     REASONING,
@@ -130,8 +139,11 @@ def input_of(body: Json, context: Context) -> list[Json]:
 
 
 @pure
-def task_of(body: Json, context: Context) -> pb.GenerateTask:
+def task_of(body: Json, context: Context, *, needs_input: bool = True) -> pb.GenerateTask:
     """The conversation and how to continue it.
+
+    Args:
+        needs_input: whether there must be a message; there need be none to count tokens.
 
     Raises:
         BadRequest: naming the field that is wrong or cannot be honoured.
@@ -149,7 +161,7 @@ def task_of(body: Json, context: Context) -> pb.GenerateTask:
     before = len(context.items)
     places = ["previous_response_id"] * before + [f"input[{each}]" for each in range(len(own))]
     messages = turns_of(items, places)
-    if not messages:
+    if not messages and needs_input:
         raise refused("input", "needs at least one message")
     instructions = text(body.get("instructions"), "instructions")
     if instructions:
@@ -182,9 +194,4 @@ def metadata_of(body: Json) -> Json:
     Raises:
         BadRequest: they are not texts by names.
     """
-    given = body.get("metadata")
-    if given is None:
-        return {}
-    if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
-        raise BadRequest("metadata: must be an object of strings", "metadata")
-    return given
+    return texts_at(body.get("metadata"), "metadata")

@@ -14,9 +14,9 @@ from typing import TypeVar
 import orjson
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.json_fields import refused
+from penstock.edge.json_fields import Json, parse_body, refused
 from penstock.edge.openai_responses.keeping import KeptResponse, page_of
-from penstock.edge.openai_responses.request import References
+from penstock.edge.openai_responses.request import Context, References
 from penstock.edge.openai_responses.response_store import ResponseStore
 from penstock.edge.openai_responses.wire import (
     NOTHING,
@@ -50,10 +50,35 @@ class ResponseKeeper:
             BadRequest: naming the field that is wrong, or a reference to what is not kept.
             Fault: STORE_UNAVAILABLE.
         """
-        wanted, context = WIRE.needs(body), NOTHING
-        if self._store is not None and wanted != References():
-            context = await _answer(self._store.context(caller, wanted))
-        return WIRE.read(body, headers, context, keeps=self._store is not None)
+        given = parse_body(body)
+        context = await self._context(caller, given)
+        return WIRE.read_given(given, context, keeps=self._store is not None)
+
+    async def read_count(self, caller: str, body: bytes) -> Asked:
+        """A request for a count of tokens, with what it refers to.
+
+        Raises:
+            BadRequest, Fault: as `read`.
+        """
+        given = WIRE.countable(body)
+        return WIRE.read_count(given, await self._context(caller, given))
+
+    async def _context(self, caller: str, given: Json) -> Context:
+        wanted = WIRE.needs(given)
+        if self._store is None or wanted == References():
+            return NOTHING
+        return await _answer(self._store.context(caller, wanted))
+
+    async def cancel(self, caller: str, response_id: str) -> bytes:
+        """The body of `POST /v1/responses/{id}/cancel`, which there is for responses that are made
+        in the background only.
+
+        Raises:
+            BadRequest: it was made while its caller waited.
+            Fault: NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        await self.response(caller, response_id)
+        raise refused("response_id", "the response has ended; none is made in the background")
 
     async def keep_whole(
         self,

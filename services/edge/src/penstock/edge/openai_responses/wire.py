@@ -34,6 +34,7 @@ from penstock.edge.openai_responses.response import (
     head_of,
 )
 from penstock.edge.openai_responses.stream import KEEP_ALIVE, ResponseStream
+from penstock.edge.token_estimate import estimated_tokens
 from penstock.edge.wire import Asked, Failure, FailureKind, Headers, Identity
 from penstock.service.purity import pure
 
@@ -68,13 +69,13 @@ class OpenAIResponses:
     """See Wire."""
 
     @pure
-    def needs(self, body: bytes) -> References:
+    def needs(self, given: Json) -> References:
         """What must be fetched from the store before the request can be read.
 
         Raises:
             BadRequest: naming the field that is wrong.
         """
-        return references(parse_body(body))
+        return references(given)
 
     @pure
     def read(
@@ -85,13 +86,20 @@ class OpenAIResponses:
         *,
         keeps: bool = False,
     ) -> ResponseAsked:
+        """See Wire."""
+        return self.read_given(parse_body(body), context, keeps=keeps)
+
+    @pure
+    def read_given(
+        self, given: Json, context: Context = NOTHING, *, keeps: bool = False
+    ) -> ResponseAsked:
         """See Wire.
 
         Args:
+            given: the body.
             context: what the store has of what the request `needs`.
             keeps: whether there is a store for responses.
         """
-        given = parse_body(body)
         head_of(given, "", 0, "")  # what is only shown again is checked before the answer is made
         return ResponseAsked(
             task=task_of(given, context),
@@ -104,6 +112,32 @@ class OpenAIResponses:
             context=context,
             keeps=keeps,
         )
+
+    @pure
+    def countable(self, body: bytes) -> Json:
+        """A request for a count of tokens, which need not have an input.
+
+        Raises:
+            BadRequest: it is no JSON object.
+        """
+        given = parse_body(body)
+        return given if given.get("input") is not None else {**given, "input": []}
+
+    @pure
+    def read_count(self, given: Json, context: Context = NOTHING) -> Asked:
+        """What is to be counted.
+
+        Raises:
+            BadRequest: as `read`.
+        """
+        task = task_of(given, context, needs_input=False)
+        return Asked(task, text(given.get("model"), "model"), ignored=ignored_fields(given))
+
+    @pure
+    def count(self, asked: Asked) -> bytes:
+        """The tokens of a request, estimated from the script of its texts."""
+        tokens = estimated_tokens(asked.task)
+        return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
     @pure
     def whole(

@@ -1,19 +1,27 @@
 """Whether a request's own bytes may go to the provider, and how they look there. Pure.
 
 The bytes go where the caller speaks the upstream's wire and nothing else is to be said than they
-say. Only the model's name is replaced, and a length is inserted where limits have set one; no other
-byte is touched. Everything else goes the way of translation, with the reason.
+say. What is said here in the operator's name is replaced or inserted at its place: the model's
+name, the name of the length as this server has it, a length that limits have set, and that a stream
+tells its usage. No other byte is touched. Everything else goes the way of translation, with the
+reason.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.inference_upstream.protocols.json_places import (
+    Edit,
+    Placed,
+    edited,
+    placed_fields,
+    put_first,
+    quoted,
+)
 from penstock.inference_upstream.protocols.request_fields import MULTIPLYING
 from penstock.inference_upstream.protocols.wire import Target
 from penstock.inference_upstream.switches import Switches
@@ -25,8 +33,9 @@ LENGTHS: Mapping[pb.Wire, Sequence[str]] = {
     pb.WIRE_ANTHROPIC_MESSAGES: ("max_tokens",),
 }
 """Names of the largest answer, by wire."""
-BLANK = re.compile(r"[ \t\n\r]*")
 SEVERAL = MULTIPLYING - {"n", "stream"}
+OPTIONS, USAGE = "stream_options", "include_usage"
+TELLING = '{"include_usage":true}'
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class AsSent:
     body: bytes = field(repr=False)
     headers: Mapping[str, str]
     """Those of the protocol, by names in lower case."""
+    hides_usage: bool = False
+    """Whether the stream tells its usage for us only: its caller has not asked for it."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +54,6 @@ class Translated:
     """The translated task is sent instead."""
 
     why: str
-
-
-class Placed(NamedTuple):
-    """A value of an object, and where it stands in the object's text."""
-
-    value: Any
-    start: int
-    end: int
-
-
-class _Ambiguous(ValueError):
-    """Readers of JSON differ in what this text says."""
 
 
 @pure
@@ -78,64 +77,14 @@ def passed_on(
     values = {name: placed.value for name, placed in fields.items()}
     if why := _unlike(task, values, target.switches, stream=stream):
         return Translated(why)
-    edits: list[tuple[int, int, str]] = []
-    model = fields["model"]
+    lengths = _length_edits(text, fields, wire, target.switches, task.max_tokens)
+    if isinstance(lengths, Translated):
+        return lengths
+    model, usage = fields["model"], _usage_edits(text, fields, wire, target.switches, stream)
+    edits = [*lengths, *usage]
     if model.value != target.model:
-        edits.append((model.start, model.end, _text(target.model)))
-    length, given = _length_of(wire, values, target.switches)
-    if given is None and task.max_tokens:
-        edits.append(_length_edit(text, fields.get(length), length, task.max_tokens))
-    elif given is not None and given != task.max_tokens:
-        return Translated("another length")
-    return AsSent(_edited(text, edits), headers_sent_on(asked))
-
-
-@pure
-def placed_fields(text: str) -> dict[str, Placed]:
-    """The fields of a JSON object with their places.
-
-    Raises:
-        ValueError: the text is no JSON object, or an object in it has a field twice.
-    """
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        raise ValueError("no object")
-    fields: dict[str, Placed] = {}
-    at, mark = _skip(text, at + 1), ","
-    while mark == ",":
-        if text[at : at + 1] != '"':
-            raise ValueError("no name")
-        name, at = decoder.raw_decode(text, at)
-        at = _expect(text, at, ":")
-        value, end = decoder.raw_decode(text, at)
-        if name in fields:
-            raise _Ambiguous(name)
-        fields[name] = Placed(value, at, end)
-        at = _skip(text, end)
-        mark, at = text[at : at + 1], _skip(text, at + 1)
-    if mark != "}" or at != len(text):
-        raise ValueError("no end")
-    return fields
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise _Ambiguous
-    return made
-
-
-def _skip(text: str, at: int) -> int:
-    blank = BLANK.match(text, at)
-    return blank.end() if blank is not None else at
-
-
-def _expect(text: str, at: int, mark: str) -> int:
-    at = _skip(text, at)
-    if text[at : at + 1] != mark:
-        raise ValueError(f"no {mark}")
-    return _skip(text, at + 1)
+        edits.append((model.start, model.end, quoted(target.model)))
+    return AsSent(edited(text, edits), headers_sent_on(asked), hides_usage=bool(usage))
 
 
 def _unlike(
@@ -151,7 +100,7 @@ def _unlike(
     if why := _switched(values, switches):
         return why
     if task.wire_request.wire == pb.WIRE_OPENAI_CHAT:
-        return _unlike_chat(values, switches, stream=stream)
+        return _unlike_chat(values, switches)
     return ""
 
 
@@ -167,8 +116,8 @@ def _switched(values: Mapping[str, Any], switches: Switches) -> str:
     return ""
 
 
-def _unlike_chat(values: Mapping[str, Any], switches: Switches, *, stream: bool) -> str:
-    """Why a body of Chat Completions is not what this server takes, or does not say enough."""
+def _unlike_chat(values: Mapping[str, Any], switches: Switches) -> str:
+    """Why a body of Chat Completions is not what this server takes."""
     turns_as_they_are = (
         switches.system_turns == "anywhere"
         and switches.system_role == "system"
@@ -177,51 +126,63 @@ def _unlike_chat(values: Mapping[str, Any], switches: Switches, *, stream: bool)
     if not turns_as_they_are:
         return "the server takes turns of another form"
     unknown = {
-        *(name for name in LENGTHS[pb.WIRE_OPENAI_CHAT] if name != switches.length_parameter),
         *(() if switches.json_object else ("response_format",)),
         *(() if switches.strict_schemas else ("response_format", "tools")),
         *(() if switches.parallel_tools else ("parallel_tool_calls",)),
         *(() if switches.reasoning == "reasoning_effort" else ("reasoning_effort",)),
-        *(() if switches.stream_usage else ("stream_options",)),
+        *(() if switches.stream_usage else (OPTIONS,)),
     }
     if named := unknown & values.keys():
         return f"the server has no {min(named)}"
+    if not isinstance(values.get(OPTIONS), dict | None):
+        return "stream_options is no object"
     choice = values.get("tool_choice")
     if not switches.allowed_tools and isinstance(choice, dict) and "allowed_tools" in choice:
         return "the server has no allowed_tools"
-    options = values.get("stream_options")
-    asks = isinstance(options, dict) and options.get("include_usage") is True
-    if stream and switches.stream_usage and not asks:
-        return "the stream would not say its usage"
     return ""
 
 
-def _length_of(
-    wire: pb.Wire, values: Mapping[str, Any], switches: Switches
-) -> tuple[str, int | None]:
-    """The field of the largest answer that the provider takes, and its value in the body."""
+def _length_edits(
+    text: str,
+    fields: Mapping[str, Placed],
+    wire: pb.Wire,
+    switches: Switches,
+    max_tokens: int,
+) -> list[Edit] | Translated:
+    """The length by the name that the provider knows; one that limits have set in place of a null,
+    else before the first field.
+    """
     name = switches.length_parameter if wire == pb.WIRE_OPENAI_CHAT else "max_tokens"
-    return name, values.get(name)
+    given = [each for each in LENGTHS[wire] if each in fields]
+    if len(given) > 1:
+        return Translated("two lengths")
+    if not given:
+        return [put_first(text, 0, name, str(max_tokens))] if max_tokens else []
+    placed = fields[given[0]]
+    if placed.value is not None and placed.value != max_tokens:
+        return Translated("another length")
+    edits = []
+    if given[0] != name:
+        edits.append((placed.name_start, placed.name_end, quoted(name)))
+    if placed.value is None and max_tokens:
+        edits.append((placed.start, placed.end, str(max_tokens)))
+    return edits
 
 
-def _length_edit(
-    text: str, placed: Placed | None, name: str, max_tokens: int
-) -> tuple[int, int, str]:
-    """The length in place of a null, else before the first field."""
-    if placed is not None:
-        return placed.start, placed.end, str(max_tokens)
-    begin = text.index("{") + 1
-    return begin, begin, f"{_text(name)}:{max_tokens},"
-
-
-def _edited(text: str, edits: Sequence[tuple[int, int, str]]) -> bytes:
-    """The text with pieces of it replaced."""
-    made, at = [], 0
-    for start, end, new in sorted(edits):
-        made += [text[at:start], new]
-        at = end
-    return "".join([*made, text[at:]]).encode()
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _usage_edits(
+    text: str, fields: Mapping[str, Placed], wire: pb.Wire, switches: Switches, stream: bool
+) -> list[Edit]:
+    """What makes a stream tell what it costs; empty where it does so by itself."""
+    if wire != pb.WIRE_OPENAI_CHAT or not stream or not switches.stream_usage:
+        return []
+    options = fields.get(OPTIONS)
+    if options is None:
+        return [put_first(text, 0, OPTIONS, TELLING)]
+    if not options.value:
+        return [(options.start, options.end, TELLING)]
+    asked = placed_fields(text[options.start : options.end]).get(USAGE)
+    if asked is None:
+        return [put_first(text, options.start, USAGE, "true")]
+    if asked.value is True:
+        return []
+    return [(options.start + asked.start, options.start + asked.end, "true")]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from penstock.api.common.v1 import run_pb2
 from penstock.api.limiter.v1 import runs_pb2 as pb
 from penstock.limiter.counters import Amounts, ThreeAmounts
+from penstock.limiter.run_costs import UNSETTLED, CostLabel, CostPart, CostRow, spent_of
 from penstock.limiter.run_trees import (
     DIMENSIONS,
     MAX_RUN_AMOUNT,
     UNLIMITED,
     RunBudget,
     RunChange,
+    RunHold,
     RunNode,
     RunReply,
     RunVerdict,
@@ -24,6 +27,8 @@ from penstock.rpc.reasons import Reason
 from penstock.service.purity import pure
 
 MAX_ID_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES = 128, 128, 512
+MAX_COSTS, PICOUSD = 16, 10**6
+"""Rows of one settlement; millionths of a micro-dollar in one."""
 MAX_TIME_MS = 10**12
 HELD_RETRY_S = 1.0
 """When a call is asked to try again that others in flight stand in the way of."""
@@ -40,6 +45,7 @@ ACTIONS = {
     pb.RUN_ACTION_END: "ended",
 }
 PARTS = ("calls", "tokens", "microusd")
+COST_KINDS = frozenset(run_pb2.RunCostKind.values()) - {run_pb2.RUN_COST_KIND_UNSPECIFIED}
 TOO_MANY = (
     "",
     "the organisation has as many runs as it may have",
@@ -85,6 +91,55 @@ def checked_run_amount(field: str, given: run_pb2.RunAmount) -> ThreeAmounts:
         if not 0 <= getattr(given, part) <= MAX_RUN_AMOUNT:
             raise invalid(f"{field}.{part}", f"must lie between 0 and {MAX_RUN_AMOUNT}")
     return given.calls, given.tokens, given.microusd
+
+
+def checked_hold(request: pb.HoldRunRequest, hold_ms: int) -> RunHold:
+    """What a call asks of its run. Raises INVALID_ARGUMENT."""
+    step, model = (
+        _bounded(name, getattr(request, name), MAX_NAME_BYTES) for name in ("step", "model")
+    )
+    label = UNSETTLED._replace(model=model, step=step)
+    amounts = checked_run_amount("amount", request.amount)
+    flags = request.is_final, request.is_unpriced
+    return RunHold(request.hold_id, amounts, hold_ms, *flags, label)
+
+
+def checked_costs(costs: Sequence[run_pb2.RunCost]) -> list[CostPart]:
+    """What a hold has spent, by what it was for. Raises INVALID_ARGUMENT."""
+    if len(costs) > MAX_COSTS:
+        raise invalid("costs", f"has {len(costs)} rows; at most {MAX_COSTS} are allowed")
+    parts = [_checked_cost(f"costs[{at}]", cost) for at, cost in enumerate(costs)]
+    if max(spent_of(parts)) > MAX_RUN_AMOUNT:
+        raise invalid("costs", f"come to more than {MAX_RUN_AMOUNT}")
+    return parts
+
+
+def _checked_cost(at: str, cost: run_pb2.RunCost) -> CostPart:
+    if cost.kind not in COST_KINDS:
+        raise invalid(f"{at}.kind", f"{cost.kind} is no kind of cost")
+    if not 0 <= cost.rounding_picousd < PICOUSD:
+        raise invalid(f"{at}.rounding_picousd", f"must lie between 0 and {PICOUSD - 1}")
+    step, model = (
+        _bounded(f"{at}.{name}", getattr(cost, name), MAX_NAME_BYTES) for name in ("step", "model")
+    )
+    amounts = checked_run_amount(f"{at}.amount", cost.amount)
+    label = CostLabel(cost.kind, model, step, cost.estimated)
+    return CostPart(label, amounts, cost.rounding_picousd)
+
+
+@pure
+def cost_message(row: CostRow) -> run_pb2.RunCost:
+    """A row of what a run has cost, as a message."""
+    label, amounts, rounding_picousd = row.part
+    return run_pb2.RunCost(
+        run_id=row.run_id,
+        step=label.step,
+        kind=run_pb2.RunCostKind.Name(label.kind),
+        model=label.model,
+        estimated=label.is_estimated,
+        amount=_amount(amounts),
+        rounding_picousd=rounding_picousd,
+    )
 
 
 @pure

@@ -7,13 +7,16 @@ from penstock.limiter.api.messages import check_id, store_needed
 from penstock.limiter.api.run_messages import (
     checked_budget,
     checked_change,
-    checked_run_amount,
+    checked_costs,
+    checked_hold,
+    cost_message,
     run_fault,
     run_key,
     run_message,
     unknown_run,
 )
-from penstock.limiter.run_trees import RunHold, RunReply, RunVerdict
+from penstock.limiter.counters import Amounts
+from penstock.limiter.run_trees import RunReply, RunVerdict
 from penstock.limiter.store.run_store import RunStore
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
@@ -49,26 +52,23 @@ class RunRpcs:
     async def HoldRun(self, request: pb.HoldRunRequest, call: Call) -> pb.HoldRunResponse:
         """Hold what a call of a run may cost."""
         check_id("hold_id", request.hold_id)
-        key, amounts = run_key(call, request.run_id), checked_run_amount("amount", request.amount)
+        key, hold = run_key(call, request.run_id), checked_hold(request, self._hold_ms)
         left_s = call.remaining_s(self._run_clock.monotonic())
         wait_s = min(MAX_STORE_WAIT_S, STORE_WAIT_SHARE * max(0.0, left_s))
-        hold = RunHold(
-            request.hold_id, amounts, self._hold_ms, request.is_final, request.is_unpriced
-        )
         with store_needed():
             reply = await self._runs.hold(key, hold, wait_s)
         if reply.verdict is RunVerdict.SETTLED:
             message = f"the call {request.hold_id} of run {key.run_id} was settled before"
             raise Fault(Reason.SUPERSEDED, message)
-        _raise_refusal(reply, request.run_id, amounts)
+        _raise_refusal(reply, request.run_id, hold.amounts)
         return pb.HoldRunResponse(started=reply.verdict is RunVerdict.OK)
 
     async def SettleRun(self, request: pb.SettleRunRequest, call: Call) -> pb.SettleRunResponse:
         """End a hold with what was spent."""
         check_id("hold_id", request.hold_id)
-        key, spent = run_key(call, request.run_id), checked_run_amount("spent", request.spent)
+        key, parts = run_key(call, request.run_id), checked_costs(request.costs)
         with store_needed():
-            reply = await self._runs.settle(key, request.hold_id, spent)
+            reply = await self._runs.settle(key, request.hold_id, parts)
         return pb.SettleRunResponse(settled=reply.verdict is RunVerdict.OK)
 
     async def ChangeRun(self, request: pb.ChangeRunRequest, call: Call) -> pb.ChangeRunResponse:
@@ -89,6 +89,18 @@ class RunRpcs:
         _raise_refusal(reply, request.run_id, ())
         return pb.ReadRunResponse(runs=[run_message(*each) for each in reply.runs])
 
+    async def ReadRunCost(
+        self, request: pb.ReadRunCostRequest, call: Call
+    ) -> pb.ReadRunCostResponse:
+        """Show what a run and those below it have cost."""
+        key = run_key(call, request.run_id)
+        with store_needed():
+            reply = await self._runs.cost(key)
+        _check_found(reply, request.run_id)
+        _raise_refusal(reply, request.run_id, ())
+        runs = [run_message(*each) for each in reply.runs]
+        return pb.ReadRunCostResponse(runs=runs, costs=[cost_message(row) for row in reply.costs])
+
     async def LatestRuns(self, request: pb.LatestRunsRequest, call: Call) -> pb.LatestRunsResponse:
         """Show the runs that the caller's key has used last."""
         organisation, owner, _ = run_key(call, "any")
@@ -98,7 +110,7 @@ class RunRpcs:
         return pb.LatestRunsResponse(runs=[run_message(*each) for each in reply.runs])
 
 
-def _raise_refusal(reply: RunReply, run_id: str, asked: tuple[int, ...]) -> None:
+def _raise_refusal(reply: RunReply, run_id: str, asked: Amounts) -> None:
     fault = run_fault(reply, run_id, asked)
     if fault is not None:
         raise fault

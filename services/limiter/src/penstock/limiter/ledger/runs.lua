@@ -17,15 +17,17 @@
 --
 -- HOLDS. A hold may grow, under the same id. One that nobody settles counts as spent in full when
 -- it expires, and a later settlement books the difference. An ended hold is remembered, so that the
--- same call is not paid twice.
+-- same call is not paid twice. What a hold has spent is counted in rows (`run_costs.lua`).
 --
 -- KEYS, under the organisation's prefix, so that one script may use them together in a cluster:
 --   run:ROOT         a hash: each node of the tree by id, as a JSON array whose columns are named
 --                    below; `ID/children`, their ids; `owner`, the key that started it; `count` of
 --                    nodes; `touched`
---   run:ROOT:holds   a hash: JSON [node, amounts, spent, is open] by hold id
+--   run:ROOT:holds   a hash by hold id: JSON [node, amounts, is open, label, parts], where the label
+--                    is what an unsettled hold counts under and the parts are what was spent
 --   run:ROOT:open    ids of open holds, sorted by when they expire
 --   run:ROOT:ended   ids of ended holds, sorted by when they are forgotten
+--   run:ROOT:costs   see `run_costs.lua`
 --   runs, runs:OWNER ids of roots, sorted by when they are forgotten; of all, of one owner
 -- A root's id has no dot, and a child's is its root's, a dot and a part of its own. Amounts are
 -- calls, tokens and micro-dollars; a limit of -1 is none.
@@ -42,6 +44,7 @@ local TIME = 4
 local PARENT, NAME, DEPTH, STATE, BY, WHY, SOURCE, LIMIT, RESERVE, SPENT, HELD, SHARED, WANTED =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 local STARTED_MS, ENDS_MS = 14, 15
+local IS_OPEN, LABEL, PARTS = 3, 4, 5  -- of a hold
 
 local MAX_RUNS, MAX_NODES, MAX_DEPTH = 100000, 1024, 8
 local MAX_OPEN_HOLDS, MAX_ENDED_HOLDS, DUE_AT_ONCE = 4096, 16384, 500
@@ -59,6 +62,7 @@ local function keys_of(id)
     holds = nodes .. ':holds',
     open = nodes .. ':open',
     ended = nodes .. ':ended',
+    costs = nodes .. ':costs',
   }
 end
 
@@ -141,13 +145,17 @@ local function forget_hold(tree, hold_id)
   redis.call('ZREM', tree.ended, hold_id)
 end
 
--- Remembers a hold as ended, of which so much was spent.
-local function end_hold(tree, hold_id, id, amounts, spent)
-  redis.call('HSET', tree.holds, hold_id, cjson.encode({ id, amounts, spent, 0 }))
+-- Remembers a hold as ended, and what was spent of it; for as long as the tree is kept.
+local function end_hold(tree, hold_id, id, amounts, label, parts)
+  local counted = run_costs.add(tree.costs, id, parts)
+  redis.call('HSET', tree.holds, hold_id, cjson.encode({ id, amounts, 0, label, counted }))
   redis.call('ZREM', tree.open, hold_id)
   redis.call('ZADD', tree.ended, int(now_ms + HOLD_KEPT_MS), hold_id)
   if redis.call('ZCARD', tree.ended) > MAX_ENDED_HOLDS then
     forget_hold(tree, redis.call('ZRANGE', tree.ended, 0, 0)[1])
+  end
+  for _, key in ipairs({ tree.holds, tree.ended, tree.costs }) do
+    redis.call('PEXPIRE', key, KEPT_MS)
   end
 end
 
@@ -159,9 +167,10 @@ end
 local function expire_tree(tree)
   local due = redis.call('ZRANGEBYSCORE', tree.open, '-inf', int(now_ms), 'LIMIT', 0, DUE_AT_ONCE)
   for _, hold_id in ipairs(due) do
-    local id, amounts = unpack(read_hold(tree, hold_id))
+    local id, amounts, _, label = unpack(read_hold(tree, hold_id))
     book(tree, id, amounts, negative(amounts))
-    end_hold(tree, hold_id, id, amounts, amounts)
+    local part = { label, amounts[1], amounts[2], amounts[3], 0 }
+    end_hold(tree, hold_id, id, amounts, label, { part })
   end
   due = redis.call('ZRANGEBYSCORE', tree.ended, '-inf', int(now_ms), 'LIMIT', 0, DUE_AT_ONCE)
   for _, hold_id in ipairs(due) do
@@ -233,7 +242,7 @@ local function refusal_by_limit(tree, id, node, amounts, is_final)
 end
 
 -- Holds what a call may cost; or more, where the id holds already.
-local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced)
+local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced, label)
   local tree, node, wrong = find(id, owner)
   if wrong then
     return wrong
@@ -241,7 +250,7 @@ local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced)
     return reply_of(NO_PRICE, 3, id, node)
   end
   local hold, held = read_hold(tree, hold_id), { 0, 0, 0 }
-  if hold and hold[4] == 0 then
+  if hold and hold[IS_OPEN] == 0 then
     return reply_of(SETTLED, 0, id, node)
   elseif hold then
     held = hold[2]
@@ -272,7 +281,7 @@ local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced)
     held[d] = held[d] + more[d]
   end
   write_node(tree, id, node)
-  redis.call('HSET', tree.holds, hold_id, cjson.encode({ id, held, { 0, 0, 0 }, 1 }))
+  redis.call('HSET', tree.holds, hold_id, cjson.encode({ id, held, 1, label, {} }))
   redis.call('ZADD', tree.open, int(now_ms + ttl_ms), hold_id)
   if now_ms - hash_number(tree.nodes, 'touched') > TOUCHED_EVERY_MS then
     keep(tree, id, KEPT_MS)
@@ -284,25 +293,24 @@ local function run_hold(id, owner, hold_id, amounts, ttl_ms, final, unpriced)
   return reply_of(OK, 0, id, node)
 end
 
--- Ends a hold with what was spent, or books the difference where it has ended before.
-local function run_settle(id, owner, hold_id, spent)
+-- Ends a hold with what was spent, by parts, or books the difference where it has ended before.
+local function run_settle(id, owner, hold_id, parts)
   local tree, node, wrong = find(id, owner)
   if wrong then
     return wrong
   end
-  local hold, held, before = read_hold(tree, hold_id), { 0, 0, 0 }, { 0, 0, 0 }
-  local verdict = OK
-  if hold and hold[4] == 1 then
+  local hold, spent = read_hold(tree, hold_id), run_costs.spent_of(parts)
+  local held, before, verdict = { 0, 0, 0 }, { 0, 0, 0 }, OK
+  if hold and hold[IS_OPEN] == 1 then
     held = hold[2]
   elseif hold then
-    before, verdict = hold[3], SETTLED
+    before, verdict = run_costs.spent_of(hold[PARTS]), SETTLED
+    run_costs.take_back(tree.costs, hold[1], hold[PARTS])
   end
   local more = { spent[1] - before[1], spent[2] - before[2], spent[3] - before[3] }
   id = hold and hold[1] or id
   book(tree, id, more, negative(held))
-  end_hold(tree, hold_id, id, hold and hold[2] or spent, spent)
-  redis.call('PEXPIRE', tree.holds, KEPT_MS)
-  redis.call('PEXPIRE', tree.ended, KEPT_MS)
+  end_hold(tree, hold_id, id, hold and hold[2] or spent, hold and hold[LABEL] or '', parts)
   return reply_of(verdict, 0, id, read_node(tree, id))
 end
 
@@ -563,6 +571,24 @@ local function run_read(id, owner)
   return replies_of(nodes, ids)
 end
 
+-- A run and what lies below it, how many these are before them, and the rows of their costs behind.
+local function run_cost(id, owner)
+  local tree, node, wrong = find(id, owner)
+  if wrong then
+    return wrong
+  end
+  local ids, nodes = subtree(tree, id, node)
+  local reply, shown = replies_of(nodes, ids), {}
+  table.insert(reply, 3, #ids)
+  for _, each in ipairs(ids) do
+    shown[each] = true
+  end
+  for _, text in ipairs(run_costs.rows_of(tree.costs, shown)) do
+    reply[#reply + 1] = text
+  end
+  return reply
+end
+
 -- The roots that an owner has used last.
 local function run_list(owner, count)
   local list, reply = PREFIX .. 'runs:' .. owner, { OK, 0 }
@@ -583,5 +609,6 @@ return {
   run_settle = run_settle,
   run_change = run_change,
   run_read = run_read,
+  run_cost = run_cost,
   run_list = run_list,
 }

@@ -7,9 +7,10 @@ what is to be and not what is to be added.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from penstock.limiter.counters import Amounts
+from penstock.limiter.run_costs import CostPart
 from penstock.limiter.run_trees import (
     RunBudget,
     RunChange,
@@ -18,6 +19,7 @@ from penstock.limiter.run_trees import (
     change_arguments,
     child_arguments,
     hold_arguments,
+    parse_costs,
     parse_runs,
     settle_arguments,
     start_arguments,
@@ -61,9 +63,9 @@ class RunStore:
         arguments = hold_arguments(key.run_id, key.owner, hold)
         return await self._run("run_hold", key, arguments, wait_s)
 
-    async def settle(self, key: RunKey, hold_id: str, spent: Amounts) -> RunReply:
+    async def settle(self, key: RunKey, hold_id: str, parts: Sequence[CostPart]) -> RunReply:
         """End a hold with what was spent; on the store's disk when it returns."""
-        arguments = settle_arguments(key.run_id, key.owner, hold_id, spent)
+        arguments = settle_arguments(key.run_id, key.owner, hold_id, parts)
         reply = await self._run("run_settle", key, arguments)
         await self._ledger.durable()
         return reply
@@ -78,6 +80,11 @@ class RunStore:
     async def read(self, key: RunKey) -> RunReply:
         """A run and those below it."""
         return await self._run("run_read", key, to_json(key.run_id, key.owner))
+
+    async def cost(self, key: RunKey) -> RunReply:
+        """A run and those below it, and what they have cost."""
+        arguments = to_json(key.run_id, key.owner)
+        return parse_costs(await self._ledger.run("run_cost", key.organisation, arguments))
 
     async def latest(self, organisation: str, owner: str, count: int) -> RunReply:
         """The roots that a key has used last."""

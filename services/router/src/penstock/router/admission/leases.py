@@ -70,6 +70,8 @@ class Leases:
         self._ending: dict[str, Lease] = {}
         """Leases by id that are used no longer and returned once nothing of them is in flight."""
         self._granting: dict[SpendPath, asyncio.Task[bool]] = {}
+        self._granted_one = asyncio.Event()
+        """Set when there is a lease to keep."""
         self._unleasable_until_s: BoundedMap[SpendPath, float] = BoundedMap(MAX_LEASES)
         """Paths too tight for a lease."""
         self._expecting_until_s: BoundedMap[SpendPath, float] = BoundedMap(MAX_LEASES)
@@ -216,6 +218,7 @@ class Leases:
             self._expecting_until_s.put(path, now + EXPECTED_KEPT_S)
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
         lease = self._leases[path] = Lease.granted(request.lease_id, path, granted, now, ttl_s)
+        self._granted_one.set()
         lease.is_scarce = any(granted[part] < amounts[part] * FIRST_CALLS for part in PARTS)
         return True
 
@@ -304,6 +307,9 @@ class Leases:
     async def keep(self) -> None:
         """Renew what is used or in flight and return what is not, for ever."""
         while True:
+            if not self._leases and not self._ending:
+                self._granted_one.clear()
+                await self._granted_one.wait()
             await self._clock.sleep(KEEP_EVERY_S)
             now = self._clock.monotonic()
             for lease in (*self._leases.values(), *self._ending.values()):

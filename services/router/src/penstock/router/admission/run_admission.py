@@ -20,13 +20,17 @@ from penstock.router.admission.limiter_admission import (
 )
 from penstock.router.admission.limiter_calls import LimiterCalls
 from penstock.router.admission.output_limit import ASSUMED_OUTPUT_TOKENS
-from penstock.router.admission.settlements import booked_amounts
+from penstock.router.admission.run_costs import (
+    costs_of_answer,
+    costs_of_try,
+    kind_of_answer,
+)
 from penstock.router.admission.ticket import sum_of
 from penstock.router.requests.resolved import ResolvedRequest
-from penstock.router.runs.ids import may_be_started
 from penstock.router.stages import AdmissionStage, Admitted, Deferred, Spent, perform
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
+from penstock.rpc.run_ids import may_be_started
 from penstock.service.clock import Clock
 from penstock.service.current import Current
 
@@ -44,6 +48,8 @@ class RunTicket:
     """Output tokens that the hold covers."""
     is_final: bool
     is_unpriced: bool
+    kind: run_pb2.RunCostKind
+    """What its answer is paid for."""
 
 
 class RunAdmission:
@@ -77,8 +83,8 @@ class RunAdmission:
         ticket = self._ticket(call, request, admitted)
         try:
             is_started = await self._hold(ticket, ticket.amounts)
-        except BaseException:
-            self._limiter.later(perform(self._inner.settle(admitted, None, None)))
+        except BaseException as error:
+            self._release(ticket, error)
             raise
         if not is_started:
             return admitted
@@ -88,16 +94,23 @@ class RunAdmission:
         )
 
     def _ticket(self, call: Call, request: ResolvedRequest, admitted: Admitted) -> RunTicket:
-        estimate, job = request.estimate, request.job
+        estimate = request.estimate
         output = estimate.output_tokens or admitted.max_output_tokens
         if request.kind.open_ended and not output:
             output = ASSUMED_OUTPUT_TOKENS
         bound = estimate.input_bound
         cost = self._prices.value.cost_bound_microusd(request.model, bound, output)
-        hold_id = f"{job.hold_id(request.model)}/{job.fence}" if job else secrets.token_hex(12)
-        amounts = (1, bound + output, cost or 0)
-        flags = request.options.run_final, cost is None
-        return RunTicket(admitted, call, hold_id, request.model, amounts, output, *flags)
+        return RunTicket(
+            admitted,
+            call,
+            secrets.token_hex(12),
+            request.model,
+            (1, bound + output, cost or 0),
+            output,
+            is_final=request.options.run_final,
+            is_unpriced=cost is None,
+            kind=kind_of_answer(request),
+        )
 
     async def _hold(self, ticket: RunTicket, amounts: Amounts) -> bool:
         """Hold so much at the run; False where nobody has started it. Raises Fault."""
@@ -109,20 +122,20 @@ class RunAdmission:
             amount=_amount(amounts),
             is_final=ticket.is_final,
             is_unpriced=ticket.is_unpriced,
+            step=ticket.call.step,
+            model=ticket.model,
         )
         ends_s = now_s + min(MAX_ADMIT_S, ADMIT_SHARE * left_s)
-        try:
-            answer: pb.HoldRunResponse = await self._limiter.ask(
-                "HoldRun", hold, ticket.call, ends_s
-            )
-        except Fault as fault:
-            if fault.run is None:  # whether it is held is not known
-                self._limiter.later(self._settle(ticket, (0, 0, 0)))
-            raise
-        except BaseException:
-            self._limiter.later(self._settle(ticket, (0, 0, 0)))
-            raise
+        answer: pb.HoldRunResponse = await self._limiter.ask("HoldRun", hold, ticket.call, ends_s)
         return answer.started
+
+    def _release(self, ticket: RunTicket, error: BaseException) -> None:
+        """Give back what a call that does not go on may hold: whether it does is not known where
+        the answer was lost. Only of a call that was never sent: it has no other settlement.
+        """
+        self._limiter.later(perform(self._inner.settle(ticket.inner, None, None)))
+        if not (isinstance(error, Fault) and error.run is not None):
+            self._limiter.later(self._settle(ticket, []))
 
     async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
         """Let one more send of the same answer go. Raises Fault."""
@@ -161,17 +174,24 @@ class RunAdmission:
         if not isinstance(ticket, RunTicket):
             return self._inner.settle(admitted, receipt, spent)
         limits = self._inner.settle(ticket.inner, receipt, spent)
-        amounts = booked_amounts(self._prices.value, receipt, spent) or (0, 0, 0)
-        return self._settle_both(limits, ticket, amounts)
+        return self._settle_both(limits, ticket, self._costs(ticket, receipt, spent))
 
-    async def _settle_both(self, limits: Deferred, ticket: RunTicket, amounts: Amounts) -> None:
-        await self._settle(ticket, amounts)
+    def _costs(
+        self, ticket: RunTicket, receipt: common_pb2.Receipt | None, spent: Spent | None
+    ) -> list[run_pb2.RunCost]:
+        prices, step = self._prices.value, ticket.call.step
+        if receipt is not None:
+            return costs_of_answer(prices, receipt, ticket.kind, step)
+        return costs_of_try(prices, spent, step) if spent is not None else []
+
+    async def _settle_both(
+        self, limits: Deferred, ticket: RunTicket, costs: list[run_pb2.RunCost]
+    ) -> None:
+        await self._settle(ticket, costs)
         await perform(limits)
 
-    async def _settle(self, ticket: RunTicket, amounts: Amounts) -> None:
-        settle = pb.SettleRunRequest(
-            run_id=ticket.call.run_id, hold_id=ticket.hold_id, spent=_amount(amounts)
-        )
+    async def _settle(self, ticket: RunTicket, costs: list[run_pb2.RunCost]) -> None:
+        settle = pb.SettleRunRequest(run_id=ticket.call.run_id, hold_id=ticket.hold_id, costs=costs)
         owner = Call(ticket.call.principal, ticket.call.priority)
         await self._limiter.repeat("SettleRun", settle, owner)
 

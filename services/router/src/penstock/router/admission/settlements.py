@@ -86,6 +86,6 @@ def booked_amounts(
         return 1, usage.input_tokens + usage.output_tokens, receipt.cost.paid_microusd
     if spent is None:
         return None
-    model, input_tokens, output_tokens = spent
-    cost = prices.cost_bound_microusd(model, input_tokens, output_tokens) or 0
-    return 1, input_tokens + output_tokens, cost
+    tokens = spent.input_tokens + spent.output_tokens
+    cost = prices.cost_bound_microusd(spent.model, spent.input_tokens, spent.output_tokens) or 0
+    return 1, tokens, cost + spent.lookup_microusd

@@ -8,7 +8,9 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import prefixes_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.api.prefix_service import explain_prefix
 from penstock.router.api.run_service import RunRpcs
 from penstock.router.api.scoreboard import as_shown, candidates_to_proto, state_of
 from penstock.router.calls.handler import CallHandler
@@ -18,12 +20,13 @@ from penstock.router.calls.state import Outcome
 from penstock.router.identity.grants import Grant, visible
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
+from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.requests.resolved import RecentTexts, Task, sized, sized_any
 from penstock.router.routing.choice import Chosen, InstanceChoice
 from penstock.router.routing.model_choice import Models
 from penstock.router.routing.needs import Needs, needs_of
 from penstock.router.routing.strategy import RequestFeatures
-from penstock.router.runs.runs import Runs
+from penstock.router.runs.cancels import RunCancels
 from penstock.router.runs.started_runs import StartedRuns
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
@@ -36,7 +39,9 @@ from penstock.tasks.wire_request import translated
 
 
 class RouterServicer(RunRpcs):
-    """penstock.api.router.v1.RouterService; runs in `run_service.py`."""
+    """penstock.api.router.v1.RouterService; runs in `run_service.py`, prefixes in
+    `prefix_service.py`.
+    """
 
     def __init__(
         self,
@@ -47,11 +52,12 @@ class RouterServicer(RunRpcs):
         pipeline: Pipeline,
         clock: Clock,
         models: Models,
-        runs: Runs,
         started: StartedRuns,
+        cancels: RunCancels,
+        prefixes: Prefixes,
         jobs: Jobs | None,
     ) -> None:
-        super().__init__(started, runs, jobs)
+        super().__init__(started, cancels)
         self._settings = settings
         self._calls = calls
         self._registry = registry
@@ -59,6 +65,7 @@ class RouterServicer(RunRpcs):
         self._pipeline = pipeline
         self._clock = clock
         self._models = models
+        self._prefixes = prefixes
         self._jobs = jobs
         self._recent_texts = RecentTexts()
 
@@ -184,6 +191,11 @@ class RouterServicer(RunRpcs):
             message = f"{request_id!r} is not among the latest requests of this router"
             raise not_found("request_id", message)
         return choice
+
+    async def ExplainPrefix(
+        self, request: prefixes_pb2.ExplainPrefixRequest, call: Call
+    ) -> prefixes_pb2.ExplainPrefixResponse:
+        return explain_prefix(self._prefixes, request, call.principal.organisation)
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
         request.task.CopyFrom(translated(request.task))

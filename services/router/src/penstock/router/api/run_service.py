@@ -6,8 +6,8 @@ from penstock.api.common.v1 import run_pb2
 from penstock.api.limiter.v1 import runs_pb2 as limiter_pb
 from penstock.api.router.v1 import router_pb2
 from penstock.api.router.v1 import runs_pb2 as pb
-from penstock.router.jobs.jobs import Jobs
-from penstock.router.runs.runs import Runs
+from penstock.router.runs.cancels import RunCancels
+from penstock.router.runs.run_costs import cost_of_runs
 from penstock.router.runs.started_runs import StartedRuns
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid
@@ -16,10 +16,9 @@ from penstock.rpc.errors import invalid
 class RunRpcs:
     """Starts, shows and changes runs of the caller's key."""
 
-    def __init__(self, started: StartedRuns, runs: Runs, jobs: Jobs | None) -> None:
+    def __init__(self, started: StartedRuns, cancels: RunCancels) -> None:
         self._started = started
-        self._runs = runs
-        self._run_jobs = jobs
+        self._cancels = cancels
 
     async def StartRun(self, request: pb.StartRunRequest, call: Call) -> pb.StartRunResponse:
         return pb.StartRunResponse(run=await self._started.start(request, call))
@@ -32,6 +31,10 @@ class RunRpcs:
             microusd=sum(run.spent.microusd for run in runs),
         )
         return pb.GetRunResponse(runs=runs, total_spent=total)
+
+    async def GetRunCost(self, request: pb.GetRunCostRequest, call: Call) -> pb.GetRunCostResponse:
+        answer = await self._started.cost(request.run_id, call)
+        return cost_of_runs(answer.runs, answer.costs)
 
     async def RaiseRun(self, request: pb.RaiseRunRequest, call: Call) -> pb.RaiseRunResponse:
         change = limiter_pb.ChangeRunRequest(
@@ -59,9 +62,5 @@ class RunRpcs:
     ) -> router_pb2.CancelRunResponse:
         if not request.run_id:
             raise invalid("run_id", "is empty")
-        calls = jobs = 0
-        for run_id in await self._started.cancel(request.run_id, call):
-            calls += self._runs.cancel(call.principal.organisation, run_id)
-            if self._run_jobs is not None:
-                jobs += await self._run_jobs.cancel_run(run_id, call)
+        calls, jobs = await self._cancels.cancel(request.run_id, call)
         return router_pb2.CancelRunResponse(cancelled_calls=calls, cancelled_jobs=jobs)

@@ -31,6 +31,7 @@ from penstock.router.routing.fleet import Member
 from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
+from penstock.router.stages import Spent
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.errors import Fault, released, unavailable
 from penstock.rpc.reasons import Reason, Verdict
@@ -227,30 +228,39 @@ class Attempts:
     def _settle_hedge(self, state: CallState, hedge: Hedge[Served]) -> None:
         """Settle the hold of the try that was not needed, and keep the other one's."""
         if hedge.admitted is not None and hedge.won:
-            self._holds.took(state, hedge.admitted, spent_by(state, hedge.first_error))
+            self._holds.took(state, hedge.admitted, _spent_in_vain(state, hedge.first_error))
         elif hedge.admitted is not None:
-            self._holds.let_go(hedge.admitted, spent_by(state, hedge.second_error))
+            self._holds.let_go(hedge.admitted, _spent_in_vain(state, hedge.second_error))
         hedge.first_error = hedge.second = None
 
     def _second(self, state: CallState, hedge: Hedge[Served]) -> asyncio.Task[Served] | None:
-        """A hedge on another instance, when one is ready and the budgets allow."""
+        """A hedge on another instance, when one is idle and the hedge budget allows."""
         if self._hedges.saved < 1.0:
             return None
         target = self._selection.decide(state)
-        if not isinstance(target, Target):
+        if not isinstance(target, Target) or not self._is_idle(target):
             return None
-        member = target.chosen.member
-        if member.own >= member.concurrency:
-            return None
-        hedge.admitted = self._holds.second(state)
-        if hedge.admitted is None:
-            return None
+        second = self._admitted_second(state, hedge, target)
+        hedge.second = asyncio.get_running_loop().create_task(second)
+        return hedge.second
+
+    async def _admitted_second(
+        self, state: CallState, hedge: Hedge[Served], target: Target
+    ) -> Served:
+        """The second try, once it is admitted. Raises Fault."""
+        hedge.admitted = await self._holds.second(state)
+        if not self._is_idle(target):
+            raise unavailable("the hedge's instance is busy by now", reason=Reason.NO_INSTANCE)
         self._hedges.spend()
-        self._selection.give(state, member)
+        self._selection.give(state, target.chosen.member)
         state.receipt.hedged()
         self._selection.count("hedge")
-        hedge.second = asyncio.get_running_loop().create_task(self._try(state, target))
-        return hedge.second
+        return await self._try(state, target)
+
+    def _is_idle(self, target: Target) -> bool:
+        """Whether the instance would begin at once."""
+        member = target.chosen.member
+        return member.id in self._registry.registered and member.own < member.concurrency
 
     async def _try(self, state: CallState, target: Target) -> Served:
         began, done, fault = self._begin(state, target), False, None
@@ -345,6 +355,12 @@ class Attempts:
         window = context_window(instance, state.request.model) if instance is not None else 0
         if window:
             state.span.set(names.CONTEXT_WINDOW, window)
+
+
+def _spent_in_vain(state: CallState, error: BaseException | None) -> Spent | None:
+    """What the one of two tries has cost that was not needed."""
+    spent = spent_by(state, error)
+    return spent._replace(is_hedge=True) if spent is not None else None
 
 
 def _told(state: CallState, fault: Fault) -> Fault:

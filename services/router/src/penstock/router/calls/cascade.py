@@ -77,7 +77,11 @@ def _for_next(
     """The same task for the next model, under what is left of the caller's ceiling."""
     options = with_ceiling_less(request.options, paid_microusd)
     return request._replace(
-        options=options, model=models[0], spare_models=tuple(models[1:]), model_note=""
+        options=options,
+        model=models[0],
+        spare_models=tuple(models[1:]),
+        model_note="",
+        is_escalation=True,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.router.calls.holds import Holds
-from penstock.router.calls.state import CallState, Outcome, spent_by
+from penstock.router.calls.state import CallState, Outcome, spent_at_end
 from penstock.router.stages import Following
 from penstock.service.background import Background
 
@@ -40,8 +40,8 @@ class Handover:
         computing.cancel()
         await asyncio.wait({computing})
         if computing.cancelled():
-            self._holds.settle(state, None, spent_by(state, asyncio.CancelledError()))
+            self._holds.settle(state, None, spent_at_end(state, asyncio.CancelledError()))
         elif error := computing.exception():
-            self._holds.settle(state, None, spent_by(state, error))
+            self._holds.settle(state, None, spent_at_end(state, error))
         else:
             self._holds.settle(state, computing.result().receipt, None)

@@ -72,17 +72,15 @@ class Holds:
         if state.admitted is not None:
             await self._admission.extend(state.admitted, output_tokens)
 
-    def second(self, state: CallState) -> Admitted | None:
-        """A second hold for a try beside the first one; None where no lease in hand affords it."""
+    async def second(self, state: CallState) -> Admitted:
+        """A second hold for a try beside the first one. Raises Fault where it is refused."""
         request, estimate = state.request, state.request.estimate
         bound = self._prices.value.cost_bound_microusd(
             request.model, estimate.input_bound, estimate.output_tokens
         )
-        under = _under_ceiling(request, state.spent_microusd + (bound or 0))
-        try:
-            return self._admission.admit_now(state.span.call, under)
-        except Fault:
-            return None
+        under, call = _under_ceiling(request, state.spent_microusd + (bound or 0)), state.span.call
+        admitted = self._admission.admit_now(call, under)
+        return admitted if admitted is not None else await self._admission.admit(call, under)
 
     def took(self, state: CallState, second: Admitted, spent: Spent | None) -> None:
         """The second try has answered: its hold is the one at hand, the first is settled."""
@@ -119,12 +117,12 @@ class Holds:
 
     def _count(self, state: CallState, spent: Spent) -> None:
         """Count what an earlier try may have cost towards the caller's ceiling, and say so."""
-        model, input_tokens, output_tokens = spent
-        cost = self._prices.value.cost_bound_microusd(model, input_tokens, output_tokens) or 0
+        tokens = spent.input_tokens, spent.output_tokens
+        cost = self._prices.value.cost_bound_microusd(spent.model, *tokens) or 0
         state.spent_microusd += cost
         state.receipt.note(
-            f"an earlier try of {model} may be billed: about {input_tokens} input and "
-            f"{output_tokens} output tokens, {cost} micro-dollars"
+            f"an earlier try of {spent.model} may be billed: about {spent.input_tokens} input and "
+            f"{spent.output_tokens} output tokens, {cost} micro-dollars"
         )
 
     async def _settled(self, admitted: Admitted | None, spent: Spent | None) -> None:

@@ -26,7 +26,7 @@ from penstock.router.calls.state import (
     Outcome,
     ReceiptBuilder,
     said_bytes,
-    spent_by,
+    spent_at_end,
 )
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import (
@@ -116,7 +116,7 @@ class Pipeline:
             outcome = await answer
             return outcome
         except BaseException as error:
-            spent = spent_by(state, error)
+            spent = spent_at_end(state, error)
             raise
         finally:
             if not state.handed_over:
@@ -170,7 +170,7 @@ class Pipeline:
                             outcome = item
                         yield item
             except BaseException as error:
-                spent = spent_by(state, error)
+                spent = spent_at_end(state, error)
                 raise
             finally:
                 if not state.handed_over:
@@ -299,8 +299,8 @@ class Pipeline:
         if shaped is None:
             return
         state.receipt.shaped(shaped)
-        if shaped.prefix_share is not None and state.span.recorded:
-            state.span.set(names.PROMPT_PREFIX_SHARE, shaped.prefix_share)
+        if shaped.prompt is not None and state.span.recorded:
+            state.span.set(names.PROMPT_PREFIX_SHARE, shaped.prompt.share)
             state.span.set(names.PROMPT_DECISIONS, "\n".join(shaped.decisions))
         if shaped.task is not request.task:
             state.unshaped, state.unshaped_for = request.task, shaped.not_for

@@ -7,7 +7,7 @@ technique saved, so the rows of savings add up to full price less paid, by defin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
 from penstock.router.requests.resolved import ResolvedRequest, digest_of
-from penstock.router.stages import Admitted, Bypass, Hit, LookUp, Shaped, Spent
+from penstock.router.stages import Admitted, Bypass, Hit, LookUp, SentPrompt, Shaped, Spent
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, consequences_of
 from penstock.rpc.reasons import Charge
@@ -113,6 +113,17 @@ def spent_by(state: CallState, error: BaseException | None) -> Spent | None:
     return Spent(request.model, input_tokens, said_tokens)
 
 
+def spent_at_end(state: CallState, error: BaseException | None) -> Spent | None:
+    """What a call that ends without an answer has cost since its last settlement, asking the cache
+    included.
+    """
+    spent, lookup_microusd = spent_by(state, error), state.receipt.lookup_microusd
+    if not lookup_microusd:
+        return spent
+    spent = spent or Spent(state.request.model, 0, 0)
+    return spent._replace(lookup_microusd=lookup_microusd)
+
+
 def said_bytes(chunk: inference_pb2.GenerateChunk) -> int:
     """UTF-8 bytes of what a piece of an answer says, reasoning and tool calls included."""
     texts = [chunk.delta, chunk.refusal]
@@ -137,10 +148,9 @@ class ReceiptBuilder:
 
     __slots__ = (
         "_cache",
-        "_explain_read",
         "_hedged",
         "_notes",
-        "_prefix_note",
+        "_prompt",
         "_savings",
         "_shaped_notes",
         "_shaped_savings",
@@ -156,11 +166,15 @@ class ReceiptBuilder:
         self._notes: list[str] = []
         self._savings: list[common_pb2.Saving] = []
         self._shaped_notes: tuple[str, ...] = ()
-        self._prefix_note = ""
-        self._explain_read: Callable[[common_pb2.Usage], str] | None = None
+        self._prompt: SentPrompt | None = None
         self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
         self._cache: common_pb2.CacheReceipt | None = None
         self._hedged = False
+
+    @property
+    def lookup_microusd(self) -> int:
+        """What asking the cache has cost."""
+        return self._cache.cost_microusd if self._cache is not None else 0
 
     def note(self, *texts: str) -> None:
         """Say something that is worth knowing and is no failure."""
@@ -177,15 +191,13 @@ class ReceiptBuilder:
 
     def shaped(self, shaped: Shaped) -> None:
         """The prompt was looked at, and perhaps shaped."""
-        self._shaped_notes, self._prefix_note = shaped.notes, shaped.prefix_note
-        self._explain_read = shaped.explain_read
+        self._shaped_notes, self._prompt = shaped.notes, shaped.prompt
         self._shaped_savings = shaped.savings
 
     def go_on_with(self, model: str, *, shaped: bool) -> None:
         """A spare model serves; `shaped`: with the prompt as it was shaped, if it was."""
-        if self._prefix_note:
-            self._prefix_note = f"prefix: nothing is known of what {model} was sent before"
-            self._explain_read = None
+        if self._prompt is not None:
+            self._prompt = self._prompt.at_model(model) if shaped else None
         if not shaped:
             unchanged = f"prompt: as it was sent, {model} has another rule"
             self._shaped_notes, self._shaped_savings = (unchanged,), ()
@@ -213,23 +225,23 @@ class ReceiptBuilder:
             compute_ms=result.compute_ms,
             total_ms=total_ms,
             usage=result.usage,
-            notes=self._all_notes(),
+            notes=[*self._notes, *self._shaped_notes],
             savings=(*self._savings, *self._shaped_savings),
             cache=self._cache,
             batch=batch,
         )
         if route is not None:
             self._write_route(receipt.route, route)
-            if self._explain_read is not None and (said := self._explain_read(result.usage)):
-                receipt.notes.append(said)
+            self._write_prefix_loss(receipt, route)
         self._write_cost(receipt, prices, reused=route is None)
         return receipt
 
-    def _all_notes(self) -> list[str]:
-        if not self._shaped_notes and not self._prefix_note:
-            return self._notes
-        notes = [*self._notes, *self._shaped_notes]
-        return [*notes, self._prefix_note] if self._prefix_note else notes
+    def _write_prefix_loss(self, receipt: common_pb2.Receipt, route: Route) -> None:
+        if self._prompt is None:
+            return
+        loss = self._prompt.answered(self.request_id, route.instance_id, receipt.usage)
+        if loss is not None:
+            receipt.prefix_loss.CopyFrom(loss)
 
     def _write_route(self, message: common_pb2.RouteReceipt, route: Route) -> None:
         message.instance_id, message.reason = route.instance_id, route.reason

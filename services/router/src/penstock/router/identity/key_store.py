@@ -31,6 +31,8 @@ RECORDS, VERSION, SECRET, AUDIT = (
 MAX_KEYS = 10_000
 MAX_CHANGES = 100_000
 HASH_BYTES = 32
+BEFORE_ALL = "0-0"
+"""The id before the first entry of a stream."""
 TRIES = 16
 
 Change = Callable[[KeyRecord | None], KeyRecord]
@@ -54,6 +56,16 @@ class KeyStore:
     async def version(self) -> int:
         """Another number after each change."""
         return int(await self._store.get(VERSION) or 0)
+
+    async def latest_change_id(self) -> str:
+        """Where the audit log ends now."""
+        rows: list[Any] = await self._store.xrevrange(AUDIT, count=1) or []
+        return str(rows[0][0].decode()) if rows else BEFORE_ALL
+
+    async def wait_for_change(self, change_id: str, wait_ms: int) -> str:
+        """Wait for changes after one, for so long; the latest of them, or the one given."""
+        found: Any = await self._store.xread({AUDIT: change_id}, block=wait_ms)
+        return str(found[0][1][-1][0].decode()) if found else change_id
 
     async def read(self) -> tuple[int, Mapping[str, KeyRecord]]:
         """The version, and all keys as they are at it or later."""

@@ -15,7 +15,7 @@ import logging
 from typing import NamedTuple, Protocol
 
 import redis.asyncio
-from penstock.router.instances.registry import PREFIX
+from penstock.router.instances.shared_instances import PREFIX
 from penstock.rpc.errors import Fault, invalid
 from penstock.rpc.reasons import Reason
 from penstock.service.bounded_map import BoundedMap

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import redis.asyncio
 from google.protobuf.message import DecodeError
@@ -23,20 +23,15 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.router.instances.cold_start_queue import ColdStartQueue
-from penstock.router.instances.shared_cold_start import exchange, text
+from penstock.router.instances.shared_instances import SharedInstances
 from penstock.router.routing.fleet import Fleet, Learning, Member
 from penstock.router.routing.strategies import STRATEGIES
 from penstock.router.routing.strategy import Strategy
 from penstock.router.settings import RouterSettings
 from penstock.service.clock import Clock
-from redis.exceptions import RedisError
+from penstock.service.work_stream import LOST
 
 log = logging.getLogger(__name__)
-
-PREFIX = "penstock:{router}:instance:"
-INDEX = "penstock:{router}:instances"
-DRAINING = "penstock:{router}:draining"
-ROUTERS = "penstock:{router}:routers"
 
 LEARNING = Learning(
     forget_services=60.0,
@@ -46,15 +41,6 @@ LEARNING = Learning(
     fade_min_s=0.25,
 )
 """How a serving router learns; the benchmark `routing` measures this very choice."""
-
-COUNT_ROUTERS = """
-local now = redis.call('TIME')
-local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms)
-return redis.call('ZCARD', KEYS[1])
-"""
-"""Say that this router lives, and count those that do; the store tells the time."""
 
 
 class Registry:
@@ -66,7 +52,6 @@ class Registry:
         self, settings: RouterSettings, store: redis.asyncio.Redis | None, clock: Clock
     ) -> None:
         self._settings = settings
-        self._store = store
         self._clock = clock
         self.members: dict[str, Member] = {}
         self.fleets: dict[str, Fleet] = {}
@@ -77,11 +62,20 @@ class Registry:
         self._heard_at: dict[str, float] = {}
         self.since: dict[str, float] = {}
         """When each instance came."""
-        self._name = secrets.token_hex(8)
+        self._shared_instances: SharedInstances | None = None
+        if store is not None:
+            name = secrets.token_hex(8)
+            self._shared_instances = SharedInstances(store, name, settings.lease_ms)
         self._routers = 1
         self._gone: set[str] = set()
         self._owned: set[str] = set()
         """Instances that registered here, and at no other router since."""
+        self._renewed: set[str] = set()
+        """Those that sent a heartbeat since the leases were last shared."""
+        self._unshared: set[str] = set()
+        """Those whose registration the store does not have: it is written with their next
+        heartbeat, which one that has deregistered elsewhere does not send.
+        """
         self.shared = store is not None
         self._is_read = store is None
         self._complete_at_s = clock.monotonic() + settings.lease_ms / 1e3
@@ -135,7 +129,9 @@ class Registry:
             changed.models.extend(models)
             self.registered[instance_id] = changed
             self._place(known, _ready(changed))
-        await self._share(self.registered[instance_id])
+        if models or instance_id in self._unshared:
+            await self._share(self.registered[instance_id])
+        self._renewed.add(instance_id)
         return True
 
     async def drain(self, instance_id: str, deregister: bool) -> int | None:
@@ -184,42 +180,32 @@ class Registry:
         return sorted(gone - self.members.keys())
 
     async def read_shared(self) -> None:
-        """Adopt what other routers have registered, and who waits there.
+        """Share the leases that were renewed since the last time; adopt what other routers have
+        registered, and who waits there.
 
         A failure is logged once; memory goes on.
         """
-        if self._store is None:
+        if self._shared_instances is None:
             return
+        renewed = [each for each in self._renewed if self.owns(each)]
+        self._renewed.clear()
         try:
-            routers = int(
-                await self._store.eval(
-                    COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms
-                )
-            )
-            names = sorted(text(name) for name in await self._store.smembers(INDEX))
-            draining = {text(name) for name in await self._store.smembers(DRAINING)}
-            values: list[bytes | str | None] = (
-                await self._store.mget([PREFIX + name for name in names]) if names else []
-            )
-            expired = [name for name, value in zip(names, values, strict=True) if value is None]
-            if expired:
-                await self._store.srem(INDEX, *expired)
-            await exchange(self._store, self._name, 4 * self._settings.lease_ms, self.cold_starts)
-        except (TimeoutError, RedisError, OSError):
+            view = await self._shared_instances.exchange(self.cold_starts, renewed)
+        except LOST:
             self._note(False)
             self.cold_starts.forget_others()
             return
         self._note(True)
         self._is_read = True
-        self._routers = routers
+        self._routers = view.routers
         for fleet in self.fleets.values():
-            fleet.routers = routers
-        for name, value in zip(names, values, strict=True):
-            if value is not None:
-                self._adopt_shared(name, value)
-        self._drain_as_elsewhere(draining, set(names))
+            fleet.routers = view.routers
+        for name, value in view.registrations.items():
+            self._adopt_shared(name, value)
+        self._drain_as_elsewhere(view.draining, view.registrations.keys())
+        self._unshared.update(view.missing)
 
-    def _drain_as_elsewhere(self, draining: set[str], names: set[str]) -> None:
+    def _drain_as_elsewhere(self, draining: Set[str], names: Set[str]) -> None:
         """Stop sending to what another router drains, and to what was deregistered there and sends
         no heartbeats here.
         """
@@ -283,37 +269,26 @@ class Registry:
             self._place(member, set())
         for table in (self.members, self.registered, self._lease_until, self._heard_at, self.since):
             table.pop(instance_id, None)
-        self._owned.discard(instance_id)
+        for ids in (self._owned, self._renewed, self._unshared):
+            ids.discard(instance_id)
         self._gone.add(instance_id)
 
     async def _share(self, instance: router_pb2.Instance, fresh: bool = False) -> None:
-        if self._store is None:
+        if self._shared_instances is None:
             return
         try:
-            async with self._store.pipeline(transaction=False) as pipe:
-                pipe.set(
-                    PREFIX + instance.id, instance.SerializeToString(), px=self._settings.lease_ms
-                )
-                pipe.sadd(INDEX, instance.id)
-                if fresh:
-                    pipe.srem(DRAINING, instance.id)
-                await pipe.execute()
-        except (TimeoutError, RedisError, OSError):
+            await self._shared_instances.write(instance, fresh=fresh)
+            self._unshared.discard(instance.id)
+        except LOST:
+            self._unshared.add(instance.id)
             self._note(False)
 
     async def _share_drain(self, instance_id: str, deregister: bool) -> None:
-        if self._store is None:
+        if self._shared_instances is None:
             return
         try:
-            async with self._store.pipeline(transaction=False) as pipe:
-                if deregister:
-                    pipe.delete(PREFIX + instance_id)
-                    pipe.srem(INDEX, instance_id)
-                    pipe.srem(DRAINING, instance_id)
-                else:
-                    pipe.sadd(DRAINING, instance_id)
-                await pipe.execute()
-        except (TimeoutError, RedisError, OSError):
+            await self._shared_instances.drain(instance_id, deregister=deregister)
+        except LOST:
             self._note(False)
 
     def _note(self, shared: bool) -> None:

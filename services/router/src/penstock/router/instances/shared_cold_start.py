@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
-import redis.asyncio
 from penstock.router.instances.cold_start_queue import ColdStartQueue
+from redis.asyncio.client import Pipeline
 
 SCALED = "penstock:{router}:scaled"
 WAITING = "penstock:{router}:waiting"
@@ -39,14 +41,9 @@ others; the store tells the time.
 """
 
 
-async def exchange(
-    store: redis.asyncio.Redis, router: str, lease_ms: int, queue: ColdStartQueue
-) -> None:
-    """Tell the other routers of this one's queue, and the queue of theirs.
-
-    Raises:
-        RedisError, OSError, TimeoutError: the store cannot be asked; the queue goes on with what it
-            knows.
+def ask_exchange(pipe: Pipeline, router: str, lease_ms: int, queue: ColdStartQueue) -> None:
+    """Tell the other routers of this one's queue, as part of a pipeline; its reply is to `learn`
+    from.
     """
     scaled_here = [
         argument
@@ -54,9 +51,12 @@ async def exchange(
         for argument in (model, str(round(left_s * 1e3)))
     ]
     own = json.dumps(queue.waiting_here())
-    scaled, others = await store.eval(
-        EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *scaled_here
-    )
+    pipe.eval(EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *scaled_here)
+
+
+def learn(reply: Sequence[Any], queue: ColdStartQueue) -> None:
+    """Take in what the others have said."""
+    scaled, others = reply
     names = [text(name) for name in scaled[::2]]
     waiting: Counter[str] = Counter()
     for row in others:

@@ -111,7 +111,7 @@ class JobWatchers:
         all_at_s = loop.time() + RECHECK_S
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(all_at_s):
+                async with asyncio.timeout_at(all_at_s if self._jobs else None):
                     await self._is_changed.wait()
             self._is_changed.clear()
             ids, self._changed_ids = list(self._changed_ids), set()

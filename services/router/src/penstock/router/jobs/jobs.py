@@ -52,6 +52,8 @@ MODEL_WAIT_S = 60.0
 TRIES_PER_ATTEMPT = 1_000_000
 """Fences of one attempt; above the tries that fit into the longest deadline."""
 CALLBACK_TRIES = 6
+LISTEN_S = 10.0
+"""Longest wait for news of jobs; a connection that breaks is noticed at once."""
 
 Serve = Callable[[pb.SubmitJobRequest, Call, JobTry], Awaitable[Outcome]]
 """Serves a try of a job's task as a call would be, and settles it; raises Fault."""
@@ -264,7 +266,7 @@ class Jobs:
                     await channel.subscribe(CHANGED)
                     while True:
                         message = await channel.get_message(
-                            ignore_subscribe_messages=True, timeout=1.0
+                            ignore_subscribe_messages=True, timeout=LISTEN_S
                         )
                         if message is not None:
                             await self._on_change(message["data"].decode())

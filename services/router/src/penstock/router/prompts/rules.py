@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penstock.prompts.conversation import Policy
 from penstock.prompts.optimiser import Optimiser
+from penstock.prompts.prefix_breaks import LOSSLESS_REPAIRS
 from penstock.prompts.selection import Similarity
 from penstock.prompts.templates import Template, template_problems
 from penstock.router.requests.token_counts import token_counter
@@ -29,7 +30,9 @@ class ShapingRule(Section):
     """The model that was chosen for a call, never `auto`."""
     stable_prefix: bool = True
     later_system_turn: bool = False
-    """The model takes a system turn behind others: lines with a clock or an id may move there."""
+    """The model takes a system turn behind others: lines with a clock or an id, and lines that were
+    seen to change from prompt to prompt, may move there.
+    """
     sort_schema_keys: bool = False
     """The model sees no meaning in the order of a schema's properties: keys may be sorted."""
     lossless: bool = True
@@ -45,6 +48,11 @@ class ShapingRule(Section):
     def selects(self) -> bool:
         """Whether the rule asks for lossy selection."""
         return self.keep_share < 1
+
+    @property
+    def repairs(self) -> frozenset[str]:
+        """The rule's settings, of those that mend broken prefixes without loss, that are on."""
+        return frozenset(name for name in set(LOSSLESS_REPAIRS.values()) if getattr(self, name))
 
     def fits(self, organisation: str, model: str) -> bool:
         """Whether the rule is for this organisation and model."""

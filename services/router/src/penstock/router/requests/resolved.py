@@ -90,6 +90,8 @@ class ResolvedRequest(NamedTuple):
     """The task's digest, where it has been made."""
     job: JobTry | None = None
     """Of a job: which try of it this is."""
+    is_escalation: bool = False
+    """Whether a cheaper model has answered, and was not sure enough."""
 
     @property
     def may_bring_answers(self) -> bool:

@@ -22,7 +22,7 @@ STREAM = "penstock:runs"
 KEPT = 200_000
 """Facts that the stream holds, about."""
 KEPT_MS = 24 * 3600 * 1000
-BLOCK_MS = 1000
+BLOCK_MS = 1500
 MAX_BATCH = 500
 RETRY_AFTER_S = 0.5
 

@@ -15,9 +15,10 @@ from types import TracebackType
 
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.runs.facts import NO_LIMIT, Fact, Outbox, RunKey
-from penstock.rpc.call import Call
+from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, exhausted
 from penstock.rpc.reasons import Reason
+from penstock.rpc.run_ids import is_within
 from penstock.service.clock import Clock
 
 RUNS_KEPT = 65_536
@@ -44,8 +45,10 @@ class Runs:
         self._clock = clock
         self._outbox = outbox
         self._runs: OrderedDict[RunKey, Run] = OrderedDict()
-        self._in_flight: dict[RunKey, set[asyncio.Task[object]]] = {}
-        self._ended: set[asyncio.Task[object]] = set()
+        self._in_flight: dict[RunKey, dict[asyncio.Task[object], str]] = {}
+        """Tasks and the keys of their callers."""
+        self._ended: dict[asyncio.Task[object], Reason] = {}
+        """Tasks that a run has ended, and why."""
 
     def enter(self, options: pb.CallOptions, call: Call) -> Call:
         """The call under its run's limits.
@@ -93,6 +96,19 @@ class Runs:
         self._publish(Fact(organisation, run_id, cancelled=True))
         return count
 
+    def end_calls(self, principal: Principal, run_id: str) -> int:
+        """End the calls in flight here of a started run and of those below it, as far as their ids
+        say that they are; those of the caller's own key alone. Returns how many.
+        """
+        ended = 0
+        for (organisation, each), tasks in self._in_flight.items():
+            if organisation == principal.organisation and is_within(each, run_id):
+                own = [task for task, key_id in tasks.items() if key_id == principal.key_id]
+                for task in own:
+                    self._stop(task, Reason.RUN_CANCELLED)
+                ended += len(own)
+        return ended
+
     def _publish(self, fact: Fact) -> None:
         self.learn(fact)
         if self._outbox is not None:
@@ -111,7 +127,7 @@ class Runs:
         if fact.cancelled and not run.cancelled:
             run.cancelled = True
             for task in self._in_flight.get((fact.organisation, fact.run_id), ()):
-                self._stop(task)
+                self._stop(task, Reason.RUN_CANCELLED)
 
     def part_of(self, call: Call) -> Part:
         """Let the run's cancel and deadline reach this call while it lasts: `with
@@ -119,28 +135,30 @@ class Runs:
         """
         return Part(self, call)
 
-    def begin(self, key: RunKey, task: asyncio.Task[object]) -> asyncio.TimerHandle | None:
-        """Count a task as the run's; returns the timer that ends it at the run's deadline, where it
-        has one.
+    def begin(
+        self, key: RunKey, key_id: str, task: asyncio.Task[object]
+    ) -> asyncio.TimerHandle | None:
+        """Count a task as the run's, and as that of a caller's key; returns the timer that ends it
+        at the run's deadline, where it has one.
         """
-        self._in_flight.setdefault(key, set()).add(task)
+        self._in_flight.setdefault(key, {})[task] = key_id
         run = self._runs.get(key)
         if run is None or math.isinf(run.deadline_s):
             return None
         return asyncio.get_running_loop().call_later(
-            run.deadline_s - self._clock.monotonic(), self._stop, task
+            run.deadline_s - self._clock.monotonic(), self._stop, task, Reason.RUN_DEADLINE
         )
 
     def end(self, key: RunKey, task: asyncio.Task[object]) -> Fault | None:
         """Count it no more; returns its caller's fault where the run has ended it."""
         tasks = self._in_flight[key]
-        tasks.discard(task)
+        tasks.pop(task, None)
         if not tasks:
             del self._in_flight[key]
-        if task not in self._ended:
+        reason = self._ended.pop(task, None)
+        if reason is None:
             return None
-        self._ended.discard(task)
-        if self._run(key).cancelled:
+        if reason is Reason.RUN_CANCELLED:
             return _cancelled(key[1])
         return _time_is_up(key[1])
 
@@ -149,9 +167,10 @@ class Runs:
         run = self._runs.get(key)
         return run is not None and run.deadline_s <= call.deadline_s < math.inf
 
-    def _stop(self, task: asyncio.Task[object]) -> None:
-        self._ended.add(task)
-        task.cancel()
+    def _stop(self, task: asyncio.Task[object], reason: Reason) -> None:
+        if task not in self._ended:
+            self._ended[task] = reason
+            task.cancel()
 
     def _run(self, key: RunKey) -> Run:
         run = self._runs.get(key)
@@ -176,7 +195,8 @@ class Part:
 
     def __enter__(self) -> None:
         if self._task is not None:
-            self._timer = self._runs.begin(self._key, self._task)
+            key_id = self._call.principal.key_id
+            self._timer = self._runs.begin(self._key, key_id, self._task)
 
     def __exit__(
         self,

@@ -9,11 +9,11 @@ from google.protobuf.message import Message
 from penstock.api.common.v1 import run_pb2
 from penstock.api.limiter.v1 import runs_pb2 as limiter_pb
 from penstock.api.router.v1 import runs_pb2 as pb
-from penstock.router.runs.ids import may_be_started, started_id
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
+from penstock.rpc.run_ids import may_be_started, started_id
 
 MAX_TOKEN_BYTES = 128
 
@@ -53,6 +53,13 @@ class StartedRuns:
         asked = limiter_pb.ReadRunRequest(run_id=run_id)
         answer: limiter_pb.ReadRunResponse = await self._ask("ReadRun", asked, call)
         return list(answer.runs)
+
+    async def cost(self, run_id: str, call: Call) -> limiter_pb.ReadRunCostResponse:
+        """A run and those below it, with the rows of their costs. Raises Fault."""
+        _check_id("run_id", run_id)
+        asked = limiter_pb.ReadRunCostRequest(run_id=run_id)
+        answer: limiter_pb.ReadRunCostResponse = await self._ask("ReadRunCost", asked, call)
+        return answer
 
     async def latest(self, limit: int, call: Call) -> list[run_pb2.Run]:
         """The runs that the caller's key has used last. Raises Fault."""

@@ -21,6 +21,7 @@ from penstock.telemetry.api.viewers import (
 from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.ledger import to_proto as ledger_to_proto
 from penstock.telemetry.queries import queries, to_proto
+from penstock.telemetry.queries.run_timeline import run_timeline
 from penstock.telemetry.store import TelemetryStore
 from penstock.telemetry.window.settled_traces import TraceSummary, summarise_trace
 
@@ -43,6 +44,11 @@ class TelemetryServicer:
         if not may_see(call, summary.tenant):
             raise queries.no_trace()
         return to_proto.trace(trace_id, tree, self._store.window.summary(trace_id))
+
+    async def GetRunTimeline(
+        self, request: pb.GetRunTimelineRequest, call: Call
+    ) -> pb.GetRunTimelineResponse:
+        return await run_timeline(self._store, request, tenant_shown(call, ""))
 
     async def SearchTraces(
         self, request: pb.SearchTracesRequest, call: Call

@@ -51,7 +51,7 @@ class Finding:
     subject: str
     """The metric series or request group that shows it."""
     detector: str
-    """`metric`, `requests`, `drift` or `operator`."""
+    """`metric`, `requests`, `drift`, `operator` or `prefixes`."""
     at_unix_s: float
     severity: float
     """Minus the decimal logarithm of the probability that it is chance."""

@@ -11,6 +11,7 @@ from penstock.otel import attributes as semconv
 from penstock.telemetry.detection.downsampling import Downsampler
 from penstock.telemetry.detection.incidents import Detector, Finding, IncidentTracker
 from penstock.telemetry.detection.operator_faults import OperatorFaults
+from penstock.telemetry.detection.prefix_hits import PrefixHits
 from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.window.series import Point, Series
 from penstock.telemetry.window.settled_traces import SettledRequest
@@ -31,6 +32,7 @@ class DetectionPipeline:
         self.incidents = incidents or IncidentTracker()
         self.quality = QualityMonitor()
         self._operator_faults = OperatorFaults()
+        self._prefix_hits = PrefixHits()
         self._downsampler = Downsampler()
         self._critical_sections: dict[str, str] = {}
         """By service: where its last request spent time on the critical path."""
@@ -50,6 +52,7 @@ class DetectionPipeline:
     def observe_request(self, request: SettledRequest) -> bool:
         """Take a settled request; returns whether a detector reported something of it."""
         self._report(self.quality.observe_request(request))
+        self._report(self._prefix_hits.observe_request(request))
         for section in request.critical_path:
             service = section.span.source.service
             self._critical_sections[service] = f"{service} {section.span.name}"

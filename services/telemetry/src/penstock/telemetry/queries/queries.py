@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel.counts import AccountKey
 from penstock.rpc.errors import Fault, invalid, not_found
+from penstock.rpc.run_ids import tree_of
 from penstock.telemetry.detection.incidents import Incident
 from penstock.telemetry.spans.spans import SpanTree
 from penstock.telemetry.store import TelemetryStore
@@ -23,6 +24,8 @@ MAX_CRITICAL_PATHS = 1000
 """Traces whose critical paths are added up, drawn at random when more match."""
 
 MIN_TRACE_ID_DIGITS = 6
+MAX_RUN_BYTES = 128
+DEFAULT_RUN_CALLS, MAX_RUN_CALLS = 1000, 5000
 
 COST_KEYS: dict[int, Callable[[AccountKey], str]] = {
     pb.COST_BY_UNSPECIFIED: lambda key: key.tenant,
@@ -125,6 +128,31 @@ def _summaries(store: TelemetryStore) -> Iterator[TraceSummary]:
         if spans := window.spans(trace_id):
             yield summarise_trace(trace_id, SpanTree(spans))
     yield from window.summaries()
+
+
+def traces_of_run(store: TelemetryStore, run_id: str) -> list[bytes]:
+    """The traces that may have calls of a run, the earliest first; open ones as they stand.
+
+    Raises:
+        Fault: the run's name is empty or too long.
+    """
+    if not 0 < len(run_id.encode()) <= MAX_RUN_BYTES:
+        raise invalid("run_id", f"must have 1 to {MAX_RUN_BYTES} bytes")
+    tree = tree_of(run_id)
+    rows = [row for row in _summaries(store) if row.run_id and tree_of(row.run_id) == tree]
+    return [row.trace_id for row in sorted(rows, key=lambda row: row.start_ns)]
+
+
+def limit_of_calls(limit: int) -> int:
+    """How many calls of a timeline are asked for. Raises Fault."""
+    if limit > MAX_RUN_CALLS:
+        raise invalid("limit", f"at most {MAX_RUN_CALLS}")
+    return limit or DEFAULT_RUN_CALLS
+
+
+def no_calls() -> Fault:
+    """No call of the run is held, or none that the caller may see."""
+    return not_found("run_id", "no call of such a run is held; they may be too old")
 
 
 def trees_in_percentiles(

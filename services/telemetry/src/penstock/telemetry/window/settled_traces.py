@@ -120,10 +120,10 @@ def _receipts(tree: SpanTree) -> list[SpanView]:
 
 
 def _first(tree: SpanTree, *names: str) -> str:
-    """The first value that the root has under one of these names; where the root is no server's but
-    the caller's own, that of the earliest span that has one.
+    """The first value that the root has under one of these names; where the root does not say whose
+    it is, as a caller's own span or that of the HTTP edge, that of the earliest span that has one.
     """
-    spans = (tree.root,) if tree.root.kind == "server" else (tree.root, *tree.spans)
+    spans = (tree.root,) if semconv.TENANT in tree.root.attributes else (tree.root, *tree.spans)
     for name in names:
         for span in spans:
             if value := span.attributes.get(name):
@@ -136,8 +136,14 @@ def requests_of(tree: SpanTree) -> list[SpanTree]:
 
     A caller that sends spans itself, such as an agent, is the root of a trace with many requests.
     """
-    if tree.root.kind == "server":
-        return [tree]
+    return [tree] if tree.root.kind == "server" else calls_of(tree)
+
+
+def calls_of(tree: SpanTree) -> list[SpanTree]:
+    """The outermost server spans of a trace that are no background work, each as a tree of its own.
+
+    A trace may have several without a span of their caller.
+    """
     outermost: list[SpanView] = []
     inside: set[str] = set()
     for span, _ in tree.in_order():

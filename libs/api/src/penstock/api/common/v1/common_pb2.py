@@ -22,48 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from penstock.api.common.v1 import prefix_pb2 as penstock_dot_api_dot_common_dot_v1_dot_prefix__pb2
 from penstock.api.common.v1 import run_pb2 as penstock_dot_api_dot_common_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/common/v1/common.proto\x12\x16penstock.api.common.v1\x1a penstock/api/common/v1/run.proto\"[\n\tPrincipal\x12\x14\n\x0corganisation\x18\x01 \x01(\t\x12\x0c\n\x04team\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0c\n\x04tags\x18\x05 \x03(\t\"\xd4\x01\n\x0b\x43\x61llContext\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.penstock.api.common.v1.Principal\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\x12\x12\n\ntracestate\x18\x03 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x04 \x01(\x03\x12\x32\n\x08priority\x18\x05 \x01(\x0e\x32 .penstock.api.common.v1.Priority\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\t\"\xcb\x01\n\nItemStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\x12=\n\x0eprovider_error\x18\x06 \x01(\x0b\x32%.penstock.api.common.v1.ProviderError\x12(\n\x03run\x18\x07 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"-\n\rProviderError\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"i\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x34\n\x07\x63ontext\x18\x03 \x01(\x0b\x32#.penstock.api.common.v1.CallContext\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"]\n\nItemResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x32\n\x06status\x18\x03 \x01(\x0b\x32\".penstock.api.common.v1.ItemStatus\"\x83\x01\n\nLoadReport\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12\x0e\n\x06queued\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x12\n\nservice_ms\x18\x05 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\x03J\x04\x08\x06\x10\x07\"\x9c\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x03\x12\x1c\n\x14written_input_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x11\n\testimated\x18\x06 \x01(\x08\"e\n\x04\x43ost\x12\x15\n\rpaid_microusd\x18\x01 \x01(\x03\x12\x1b\n\x13\x66ull_price_microusd\x18\x02 \x01(\x03\x12\x16\n\x0esaved_microusd\x18\x03 \x01(\x03\x12\x11\n\testimated\x18\x04 \x01(\x08\"?\n\x06Saving\x12\x11\n\ttechnique\x18\x01 \x01(\t\x12\x10\n\x08microusd\x18\x02 \x01(\x03\x12\x10\n\x08saved_ms\x18\x03 \x01(\x01\"\xeb\x01\n\x0c\x43\x61\x63heReceipt\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.penstock.api.common.v1.CacheOutcome\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\x03\x12\x11\n\tlookup_ms\x18\x06 \x01(\x01\x12\x10\n\x08\x65mbed_ms\x18\x07 \x01(\x01\x12\x15\n\rcost_microusd\x18\x08 \x01(\x03\x12\x10\n\x08\x65ntry_id\x18\t \x01(\t\x12\x10\n\x08scope_id\x18\n \x01(\t\"x\n\x0cRouteReceipt\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x0e\n\x06hedged\x18\x05 \x01(\x08\x12\x12\n\ncandidates\x18\x06 \x01(\r\"M\n\x0c\x42\x61tchReceipt\x12\x11\n\tqueued_ms\x18\x01 \x01(\x01\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x16\n\x0erelease_reason\x18\x03 \x01(\t\"\xbe\x01\n\nEscalation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\r\n\x05\x66loor\x18\x04 \x01(\x01\x12,\n\x05usage\x18\x05 \x01(\x0b\x32\x1d.penstock.api.common.v1.Usage\x12*\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x1c.penstock.api.common.v1.Cost\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\xf8\x03\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x33\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32$.penstock.api.common.v1.CacheReceipt\x12\x33\n\x05route\x18\x07 \x01(\x0b\x32$.penstock.api.common.v1.RouteReceipt\x12\x33\n\x05\x62\x61tch\x18\x08 \x01(\x0b\x32$.penstock.api.common.v1.BatchReceipt\x12\x12\n\ncompute_ms\x18\t \x01(\x01\x12\x10\n\x08total_ms\x18\n \x01(\x01\x12,\n\x05usage\x18\x0b \x01(\x0b\x32\x1d.penstock.api.common.v1.Usage\x12*\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x1c.penstock.api.common.v1.Cost\x12/\n\x07savings\x18\r \x03(\x0b\x32\x1e.penstock.api.common.v1.Saving\x12\r\n\x05notes\x18\x0e \x03(\t\x12\x37\n\x0b\x65scalations\x18\x0f \x03(\x0b\x32\".penstock.api.common.v1.Escalation*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x15\n\x11PRIORITY_CRITICAL\x10\x04*\xbb\x01\n\x0c\x43\x61\x63heOutcome\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_OUTCOME_MISS\x10\x01\x12\x1b\n\x17\x43\x41\x43HE_OUTCOME_EXACT_HIT\x10\x02\x12\x1e\n\x1a\x43\x41\x43HE_OUTCOME_SEMANTIC_HIT\x10\x03\x12\x1b\n\x17\x43\x41\x43HE_OUTCOME_COALESCED\x10\x04\x12\x1a\n\x16\x43\x41\x43HE_OUTCOME_BYPASSED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/common/v1/common.proto\x12\x16penstock.api.common.v1\x1a#penstock/api/common/v1/prefix.proto\x1a penstock/api/common/v1/run.proto\"[\n\tPrincipal\x12\x14\n\x0corganisation\x18\x01 \x01(\t\x12\x0c\n\x04team\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0c\n\x04tags\x18\x05 \x03(\t\"\xd4\x01\n\x0b\x43\x61llContext\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.penstock.api.common.v1.Principal\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\x12\x12\n\ntracestate\x18\x03 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x04 \x01(\x03\x12\x32\n\x08priority\x18\x05 \x01(\x0e\x32 .penstock.api.common.v1.Priority\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\t\"\xcb\x01\n\nItemStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\x12=\n\x0eprovider_error\x18\x06 \x01(\x0b\x32%.penstock.api.common.v1.ProviderError\x12(\n\x03run\x18\x07 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"-\n\rProviderError\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x82\x01\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x34\n\x07\x63ontext\x18\x03 \x01(\x0b\x32#.penstock.api.common.v1.CallContext\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x17\n\x0fremaining_bytes\x18\x05 \x01(\x04\"]\n\nItemResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x32\n\x06status\x18\x03 \x01(\x0b\x32\".penstock.api.common.v1.ItemStatus\"\x83\x01\n\nLoadReport\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12\x0e\n\x06queued\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x12\n\nservice_ms\x18\x05 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\x03J\x04\x08\x06\x10\x07\"\x9c\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x03\x12\x1c\n\x14written_input_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x11\n\testimated\x18\x06 \x01(\x08\"e\n\x04\x43ost\x12\x15\n\rpaid_microusd\x18\x01 \x01(\x03\x12\x1b\n\x13\x66ull_price_microusd\x18\x02 \x01(\x03\x12\x16\n\x0esaved_microusd\x18\x03 \x01(\x03\x12\x11\n\testimated\x18\x04 \x01(\x08\"?\n\x06Saving\x12\x11\n\ttechnique\x18\x01 \x01(\t\x12\x10\n\x08microusd\x18\x02 \x01(\x03\x12\x10\n\x08saved_ms\x18\x03 \x01(\x01\"\xeb\x01\n\x0c\x43\x61\x63heReceipt\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.penstock.api.common.v1.CacheOutcome\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\x03\x12\x11\n\tlookup_ms\x18\x06 \x01(\x01\x12\x10\n\x08\x65mbed_ms\x18\x07 \x01(\x01\x12\x15\n\rcost_microusd\x18\x08 \x01(\x03\x12\x10\n\x08\x65ntry_id\x18\t \x01(\t\x12\x10\n\x08scope_id\x18\n \x01(\t\"x\n\x0cRouteReceipt\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x0e\n\x06hedged\x18\x05 \x01(\x08\x12\x12\n\ncandidates\x18\x06 \x01(\r\"M\n\x0c\x42\x61tchReceipt\x12\x11\n\tqueued_ms\x18\x01 \x01(\x01\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x16\n\x0erelease_reason\x18\x03 \x01(\t\"\xbe\x01\n\nEscalation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\r\n\x05\x66loor\x18\x04 \x01(\x01\x12,\n\x05usage\x18\x05 \x01(\x0b\x32\x1d.penstock.api.common.v1.Usage\x12*\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x1c.penstock.api.common.v1.Cost\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\xb1\x04\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x33\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32$.penstock.api.common.v1.CacheReceipt\x12\x33\n\x05route\x18\x07 \x01(\x0b\x32$.penstock.api.common.v1.RouteReceipt\x12\x33\n\x05\x62\x61tch\x18\x08 \x01(\x0b\x32$.penstock.api.common.v1.BatchReceipt\x12\x12\n\ncompute_ms\x18\t \x01(\x01\x12\x10\n\x08total_ms\x18\n \x01(\x01\x12,\n\x05usage\x18\x0b \x01(\x0b\x32\x1d.penstock.api.common.v1.Usage\x12*\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x1c.penstock.api.common.v1.Cost\x12/\n\x07savings\x18\r \x03(\x0b\x32\x1e.penstock.api.common.v1.Saving\x12\r\n\x05notes\x18\x0e \x03(\t\x12\x37\n\x0b\x65scalations\x18\x0f \x03(\x0b\x32\".penstock.api.common.v1.Escalation\x12\x37\n\x0bprefix_loss\x18\x10 \x01(\x0b\x32\".penstock.api.common.v1.PrefixLoss*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x15\n\x11PRIORITY_CRITICAL\x10\x04*\xbb\x01\n\x0c\x43\x61\x63heOutcome\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_OUTCOME_MISS\x10\x01\x12\x1b\n\x17\x43\x41\x43HE_OUTCOME_EXACT_HIT\x10\x02\x12\x1e\n\x1a\x43\x41\x43HE_OUTCOME_SEMANTIC_HIT\x10\x03\x12\x1b\n\x17\x43\x41\x43HE_OUTCOME_COALESCED\x10\x04\x12\x1a\n\x16\x43\x41\x43HE_OUTCOME_BYPASSED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.common.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2460
-  _globals['_PRIORITY']._serialized_end=2577
-  _globals['_CACHEOUTCOME']._serialized_start=2580
-  _globals['_CACHEOUTCOME']._serialized_end=2767
-  _globals['_PRINCIPAL']._serialized_start=97
-  _globals['_PRINCIPAL']._serialized_end=188
-  _globals['_CALLCONTEXT']._serialized_start=191
-  _globals['_CALLCONTEXT']._serialized_end=403
-  _globals['_ITEMSTATUS']._serialized_start=406
-  _globals['_ITEMSTATUS']._serialized_end=609
-  _globals['_PROVIDERERROR']._serialized_start=611
-  _globals['_PROVIDERERROR']._serialized_end=656
-  _globals['_ITEM']._serialized_start=658
-  _globals['_ITEM']._serialized_end=763
-  _globals['_ITEMRESULT']._serialized_start=765
-  _globals['_ITEMRESULT']._serialized_end=858
-  _globals['_LOADREPORT']._serialized_start=861
-  _globals['_LOADREPORT']._serialized_end=992
-  _globals['_USAGE']._serialized_start=995
-  _globals['_USAGE']._serialized_end=1151
-  _globals['_COST']._serialized_start=1153
-  _globals['_COST']._serialized_end=1254
-  _globals['_SAVING']._serialized_start=1256
-  _globals['_SAVING']._serialized_end=1319
-  _globals['_CACHERECEIPT']._serialized_start=1322
-  _globals['_CACHERECEIPT']._serialized_end=1557
-  _globals['_ROUTERECEIPT']._serialized_start=1559
-  _globals['_ROUTERECEIPT']._serialized_end=1679
-  _globals['_BATCHRECEIPT']._serialized_start=1681
-  _globals['_BATCHRECEIPT']._serialized_end=1758
-  _globals['_ESCALATION']._serialized_start=1761
-  _globals['_ESCALATION']._serialized_end=1951
-  _globals['_RECEIPT']._serialized_start=1954
-  _globals['_RECEIPT']._serialized_end=2458
+  _globals['_PRIORITY']._serialized_start=2580
+  _globals['_PRIORITY']._serialized_end=2697
+  _globals['_CACHEOUTCOME']._serialized_start=2700
+  _globals['_CACHEOUTCOME']._serialized_end=2887
+  _globals['_PRINCIPAL']._serialized_start=134
+  _globals['_PRINCIPAL']._serialized_end=225
+  _globals['_CALLCONTEXT']._serialized_start=228
+  _globals['_CALLCONTEXT']._serialized_end=440
+  _globals['_ITEMSTATUS']._serialized_start=443
+  _globals['_ITEMSTATUS']._serialized_end=646
+  _globals['_PROVIDERERROR']._serialized_start=648
+  _globals['_PROVIDERERROR']._serialized_end=693
+  _globals['_ITEM']._serialized_start=696
+  _globals['_ITEM']._serialized_end=826
+  _globals['_ITEMRESULT']._serialized_start=828
+  _globals['_ITEMRESULT']._serialized_end=921
+  _globals['_LOADREPORT']._serialized_start=924
+  _globals['_LOADREPORT']._serialized_end=1055
+  _globals['_USAGE']._serialized_start=1058
+  _globals['_USAGE']._serialized_end=1214
+  _globals['_COST']._serialized_start=1216
+  _globals['_COST']._serialized_end=1317
+  _globals['_SAVING']._serialized_start=1319
+  _globals['_SAVING']._serialized_end=1382
+  _globals['_CACHERECEIPT']._serialized_start=1385
+  _globals['_CACHERECEIPT']._serialized_end=1620
+  _globals['_ROUTERECEIPT']._serialized_start=1622
+  _globals['_ROUTERECEIPT']._serialized_end=1742
+  _globals['_BATCHRECEIPT']._serialized_start=1744
+  _globals['_BATCHRECEIPT']._serialized_end=1821
+  _globals['_ESCALATION']._serialized_start=1824
+  _globals['_ESCALATION']._serialized_end=2014
+  _globals['_RECEIPT']._serialized_start=2017
+  _globals['_RECEIPT']._serialized_end=2578
 # @@protoc_insertion_point(module_scope)

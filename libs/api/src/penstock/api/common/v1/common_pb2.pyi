@@ -1,3 +1,4 @@
+from penstock.api.common.v1 import prefix_pb2 as _prefix_pb2
 from penstock.api.common.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -95,16 +96,18 @@ class ProviderError(_message.Message):
     def __init__(self, status: _Optional[int] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("id", "method", "context", "payload")
+    __slots__ = ("id", "method", "context", "payload", "remaining_bytes")
     ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_BYTES_FIELD_NUMBER: _ClassVar[int]
     id: int
     method: str
     context: CallContext
     payload: bytes
-    def __init__(self, id: _Optional[int] = ..., method: _Optional[str] = ..., context: _Optional[_Union[CallContext, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    remaining_bytes: int
+    def __init__(self, id: _Optional[int] = ..., method: _Optional[str] = ..., context: _Optional[_Union[CallContext, _Mapping]] = ..., payload: _Optional[bytes] = ..., remaining_bytes: _Optional[int] = ...) -> None: ...
 
 class ItemResult(_message.Message):
     __slots__ = ("id", "payload", "status")
@@ -239,7 +242,7 @@ class Escalation(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., confidence: _Optional[float] = ..., floor: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("request_id", "trace_id", "run_id", "model", "revision", "cache", "route", "batch", "compute_ms", "total_ms", "usage", "cost", "savings", "notes", "escalations")
+    __slots__ = ("request_id", "trace_id", "run_id", "model", "revision", "cache", "route", "batch", "compute_ms", "total_ms", "usage", "cost", "savings", "notes", "escalations", "prefix_loss")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +258,7 @@ class Receipt(_message.Message):
     SAVINGS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     ESCALATIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_LOSS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     trace_id: str
     run_id: str
@@ -270,4 +274,5 @@ class Receipt(_message.Message):
     savings: _containers.RepeatedCompositeFieldContainer[Saving]
     notes: _containers.RepeatedScalarFieldContainer[str]
     escalations: _containers.RepeatedCompositeFieldContainer[Escalation]
-    def __init__(self, request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., run_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., cache: _Optional[_Union[CacheReceipt, _Mapping]] = ..., route: _Optional[_Union[RouteReceipt, _Mapping]] = ..., batch: _Optional[_Union[BatchReceipt, _Mapping]] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., escalations: _Optional[_Iterable[_Union[Escalation, _Mapping]]] = ...) -> None: ...
+    prefix_loss: _prefix_pb2.PrefixLoss
+    def __init__(self, request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., run_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., cache: _Optional[_Union[CacheReceipt, _Mapping]] = ..., route: _Optional[_Union[RouteReceipt, _Mapping]] = ..., batch: _Optional[_Union[BatchReceipt, _Mapping]] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., escalations: _Optional[_Iterable[_Union[Escalation, _Mapping]]] = ..., prefix_loss: _Optional[_Union[_prefix_pb2.PrefixLoss, _Mapping]] = ...) -> None: ...

@@ -24,19 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n penstock/api/common/v1/run.proto\x12\x16penstock.api.common.v1\"<\n\tRunAmount\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x10\n\x08microusd\x18\x03 \x01(\x03\"~\n\tRunLimits\x12\x12\n\x05\x63\x61lls\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08microusd\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x42\x08\n\x06_callsB\t\n\x07_tokensB\x0b\n\t_microusd\"\xf9\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .penstock.api.common.v1.RunState\x12\x12\n\nchanged_by\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tpaused_at\x18\x07 \x01(\t\x12\x31\n\x06wanted\x18\x08 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x31\n\x06limits\x18\t \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\n \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x30\n\x05spent\x18\x0b \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12/\n\x04held\x18\x0c \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x31\n\x06shared\x18\r \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x17\n\x0fstarted_unix_ms\x18\x0e \x01(\x03\x12\x14\n\x0c\x65nds_unix_ms\x18\x0f \x01(\x03*\x80\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x14\n\x10RUN_STATE_PAUSED\x10\x02\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x03\x12\x13\n\x0fRUN_STATE_ENDED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n penstock/api/common/v1/run.proto\x12\x16penstock.api.common.v1\"<\n\tRunAmount\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x10\n\x08microusd\x18\x03 \x01(\x03\"~\n\tRunLimits\x12\x12\n\x05\x63\x61lls\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08microusd\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x42\x08\n\x06_callsB\t\n\x07_tokensB\x0b\n\t_microusd\"\xf9\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .penstock.api.common.v1.RunState\x12\x12\n\nchanged_by\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tpaused_at\x18\x07 \x01(\t\x12\x31\n\x06wanted\x18\x08 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x31\n\x06limits\x18\t \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\n \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x30\n\x05spent\x18\x0b \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12/\n\x04held\x18\x0c \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x31\n\x06shared\x18\r \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x17\n\x0fstarted_unix_ms\x18\x0e \x01(\x03\x12\x14\n\x0c\x65nds_unix_ms\x18\x0f \x01(\x03\"\xc9\x01\n\x07RunCost\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.penstock.api.common.v1.RunCostKind\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x31\n\x06\x61mount\x18\x06 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x18\n\x10rounding_picousd\x18\x07 \x01(\x03*\x80\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x14\n\x10RUN_STATE_PAUSED\x10\x02\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x03\x12\x13\n\x0fRUN_STATE_ENDED\x10\x04*\x84\x02\n\x0bRunCostKind\x12\x1d\n\x19RUN_COST_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_COST_KIND_ANSWER\x10\x01\x12\x18\n\x14RUN_COST_KIND_REUSED\x10\x02\x12\x19\n\x15RUN_COST_KIND_LOOK_UP\x10\x03\x12\x1c\n\x18RUN_COST_KIND_ESCALATION\x10\x04\x12\x17\n\x13RUN_COST_KIND_HEDGE\x10\x05\x12\x1c\n\x18RUN_COST_KIND_FAILED_TRY\x10\x06\x12\x15\n\x11RUN_COST_KIND_JOB\x10\x07\x12\x1b\n\x17RUN_COST_KIND_UNSETTLED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.common.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=759
-  _globals['_RUNSTATE']._serialized_end=887
+  _globals['_RUNSTATE']._serialized_start=963
+  _globals['_RUNSTATE']._serialized_end=1091
+  _globals['_RUNCOSTKIND']._serialized_start=1094
+  _globals['_RUNCOSTKIND']._serialized_end=1354
   _globals['_RUNAMOUNT']._serialized_start=60
   _globals['_RUNAMOUNT']._serialized_end=120
   _globals['_RUNLIMITS']._serialized_start=122
   _globals['_RUNLIMITS']._serialized_end=248
   _globals['_RUN']._serialized_start=251
   _globals['_RUN']._serialized_end=756
+  _globals['_RUNCOST']._serialized_start=759
+  _globals['_RUNCOST']._serialized_end=960
 # @@protoc_insertion_point(module_scope)

@@ -13,11 +13,32 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_PAUSED: _ClassVar[RunState]
     RUN_STATE_CANCELLED: _ClassVar[RunState]
     RUN_STATE_ENDED: _ClassVar[RunState]
+
+class RunCostKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RUN_COST_KIND_UNSPECIFIED: _ClassVar[RunCostKind]
+    RUN_COST_KIND_ANSWER: _ClassVar[RunCostKind]
+    RUN_COST_KIND_REUSED: _ClassVar[RunCostKind]
+    RUN_COST_KIND_LOOK_UP: _ClassVar[RunCostKind]
+    RUN_COST_KIND_ESCALATION: _ClassVar[RunCostKind]
+    RUN_COST_KIND_HEDGE: _ClassVar[RunCostKind]
+    RUN_COST_KIND_FAILED_TRY: _ClassVar[RunCostKind]
+    RUN_COST_KIND_JOB: _ClassVar[RunCostKind]
+    RUN_COST_KIND_UNSETTLED: _ClassVar[RunCostKind]
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_RUNNING: RunState
 RUN_STATE_PAUSED: RunState
 RUN_STATE_CANCELLED: RunState
 RUN_STATE_ENDED: RunState
+RUN_COST_KIND_UNSPECIFIED: RunCostKind
+RUN_COST_KIND_ANSWER: RunCostKind
+RUN_COST_KIND_REUSED: RunCostKind
+RUN_COST_KIND_LOOK_UP: RunCostKind
+RUN_COST_KIND_ESCALATION: RunCostKind
+RUN_COST_KIND_HEDGE: RunCostKind
+RUN_COST_KIND_FAILED_TRY: RunCostKind
+RUN_COST_KIND_JOB: RunCostKind
+RUN_COST_KIND_UNSETTLED: RunCostKind
 
 class RunAmount(_message.Message):
     __slots__ = ("calls", "tokens", "microusd")
@@ -74,3 +95,21 @@ class Run(_message.Message):
     started_unix_ms: int
     ends_unix_ms: int
     def __init__(self, id: _Optional[str] = ..., parent_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., changed_by: _Optional[str] = ..., reason: _Optional[str] = ..., paused_at: _Optional[str] = ..., wanted: _Optional[_Union[RunAmount, _Mapping]] = ..., limits: _Optional[_Union[RunLimits, _Mapping]] = ..., reserve: _Optional[_Union[RunAmount, _Mapping]] = ..., spent: _Optional[_Union[RunAmount, _Mapping]] = ..., held: _Optional[_Union[RunAmount, _Mapping]] = ..., shared: _Optional[_Union[RunAmount, _Mapping]] = ..., started_unix_ms: _Optional[int] = ..., ends_unix_ms: _Optional[int] = ...) -> None: ...
+
+class RunCost(_message.Message):
+    __slots__ = ("run_id", "step", "kind", "model", "estimated", "amount", "rounding_picousd")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    ROUNDING_PICOUSD_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    step: str
+    kind: RunCostKind
+    model: str
+    estimated: bool
+    amount: RunAmount
+    rounding_picousd: int
+    def __init__(self, run_id: _Optional[str] = ..., step: _Optional[str] = ..., kind: _Optional[_Union[RunCostKind, str]] = ..., model: _Optional[str] = ..., estimated: _Optional[bool] = ..., amount: _Optional[_Union[RunAmount, _Mapping]] = ..., rounding_picousd: _Optional[int] = ...) -> None: ...

@@ -102,6 +102,11 @@ class LimiterServiceStub:
                 request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.FromString,
                 _registered_method=True)
+        self.ReadRunCost = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterService/ReadRunCost',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostResponse.FromString,
+                _registered_method=True)
         self.LatestRuns = channel.unary_unary(
                 '/penstock.api.limiter.v1.LimiterService/LatestRuns',
                 request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.LatestRunsRequest.SerializeToString,
@@ -210,6 +215,13 @@ class LimiterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadRunCost(self, request, context):
+        """Shows what a started run and those below it have cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LatestRuns(self, request, context):
         """Shows the runs that a key has used last.
         """
@@ -291,6 +303,11 @@ def add_LimiterServiceServicer_to_server(servicer, server):
                     servicer.ReadRun,
                     request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.FromString,
                     response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.SerializeToString,
+            ),
+            'ReadRunCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRunCost,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostResponse.SerializeToString,
             ),
             'LatestRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.LatestRuns,
@@ -656,6 +673,33 @@ class LimiterService:
             '/penstock.api.limiter.v1.LimiterService/ReadRun',
             penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunRequest.SerializeToString,
             penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRunCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterService/ReadRunCost',
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_runs__pb2.ReadRunCostResponse.FromString,
             options,
             channel_credentials,
             insecure,

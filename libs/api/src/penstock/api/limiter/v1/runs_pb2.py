@@ -25,37 +25,41 @@ _sym_db = _symbol_database.Default()
 from penstock.api.common.v1 import run_pb2 as penstock_dot_api_dot_common_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/api/limiter/v1/runs.proto\x12\x17penstock.api.limiter.v1\x1a penstock/api/common/v1/run.proto\"\xa8\x01\n\x0eOpenRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x31\n\x06limits\x18\x04 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\x05 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\";\n\x0fOpenRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\x8b\x01\n\x0eHoldRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x31\n\x06\x61mount\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x10\n\x08is_final\x18\x04 \x01(\x08\x12\x13\n\x0bis_unpriced\x18\x05 \x01(\x08\"\"\n\x0fHoldRunResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"e\n\x10SettleRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x30\n\x05spent\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\"$\n\x11SettleRunResponse\x12\x0f\n\x07settled\x18\x01 \x01(\x08\"\x99\x01\n\x10\x43hangeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x32\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\".penstock.api.limiter.v1.RunAction\x12\x31\n\x06limits\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x0e\n\x06reason\x18\x04 \x01(\t\">\n\x11\x43hangeRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\" \n\x0eReadRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"<\n\x0fReadRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\"\"\n\x11LatestRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"?\n\x12LatestRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run*~\n\tRunAction\x12\x1a\n\x16RUN_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_ACTION_RAISE\x10\x01\x12\x14\n\x10RUN_ACTION_PAUSE\x10\x02\x12\x15\n\x11RUN_ACTION_CANCEL\x10\x03\x12\x12\n\x0eRUN_ACTION_END\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/api/limiter/v1/runs.proto\x12\x17penstock.api.limiter.v1\x1a penstock/api/common/v1/run.proto\"\xa8\x01\n\x0eOpenRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x31\n\x06limits\x18\x04 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\x05 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\";\n\x0fOpenRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\xa8\x01\n\x0eHoldRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x31\n\x06\x61mount\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x10\n\x08is_final\x18\x04 \x01(\x08\x12\x13\n\x0bis_unpriced\x18\x05 \x01(\x08\x12\x0c\n\x04step\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\"\"\n\x0fHoldRunResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"p\n\x10SettleRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12.\n\x05\x63osts\x18\x04 \x03(\x0b\x32\x1f.penstock.api.common.v1.RunCostJ\x04\x08\x03\x10\x04R\x05spent\"$\n\x11SettleRunResponse\x12\x0f\n\x07settled\x18\x01 \x01(\x08\"\x99\x01\n\x10\x43hangeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x32\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\".penstock.api.limiter.v1.RunAction\x12\x31\n\x06limits\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x0e\n\x06reason\x18\x04 \x01(\t\">\n\x11\x43hangeRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\" \n\x0eReadRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"<\n\x0fReadRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\"$\n\x12ReadRunCostRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"p\n\x13ReadRunCostResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\x12.\n\x05\x63osts\x18\x02 \x03(\x0b\x32\x1f.penstock.api.common.v1.RunCost\"\"\n\x11LatestRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"?\n\x12LatestRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run*~\n\tRunAction\x12\x1a\n\x16RUN_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_ACTION_RAISE\x10\x01\x12\x14\n\x10RUN_ACTION_PAUSE\x10\x02\x12\x15\n\x11RUN_ACTION_CANCEL\x10\x03\x12\x12\n\x0eRUN_ACTION_END\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.limiter.v1.runs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNACTION']._serialized_start=1065
-  _globals['_RUNACTION']._serialized_end=1191
+  _globals['_RUNACTION']._serialized_start=1257
+  _globals['_RUNACTION']._serialized_end=1383
   _globals['_OPENRUNREQUEST']._serialized_start=98
   _globals['_OPENRUNREQUEST']._serialized_end=266
   _globals['_OPENRUNRESPONSE']._serialized_start=268
   _globals['_OPENRUNRESPONSE']._serialized_end=327
   _globals['_HOLDRUNREQUEST']._serialized_start=330
-  _globals['_HOLDRUNREQUEST']._serialized_end=469
-  _globals['_HOLDRUNRESPONSE']._serialized_start=471
-  _globals['_HOLDRUNRESPONSE']._serialized_end=505
-  _globals['_SETTLERUNREQUEST']._serialized_start=507
-  _globals['_SETTLERUNREQUEST']._serialized_end=608
-  _globals['_SETTLERUNRESPONSE']._serialized_start=610
-  _globals['_SETTLERUNRESPONSE']._serialized_end=646
-  _globals['_CHANGERUNREQUEST']._serialized_start=649
-  _globals['_CHANGERUNREQUEST']._serialized_end=802
-  _globals['_CHANGERUNRESPONSE']._serialized_start=804
-  _globals['_CHANGERUNRESPONSE']._serialized_end=866
-  _globals['_READRUNREQUEST']._serialized_start=868
-  _globals['_READRUNREQUEST']._serialized_end=900
-  _globals['_READRUNRESPONSE']._serialized_start=902
-  _globals['_READRUNRESPONSE']._serialized_end=962
-  _globals['_LATESTRUNSREQUEST']._serialized_start=964
-  _globals['_LATESTRUNSREQUEST']._serialized_end=998
-  _globals['_LATESTRUNSRESPONSE']._serialized_start=1000
-  _globals['_LATESTRUNSRESPONSE']._serialized_end=1063
+  _globals['_HOLDRUNREQUEST']._serialized_end=498
+  _globals['_HOLDRUNRESPONSE']._serialized_start=500
+  _globals['_HOLDRUNRESPONSE']._serialized_end=534
+  _globals['_SETTLERUNREQUEST']._serialized_start=536
+  _globals['_SETTLERUNREQUEST']._serialized_end=648
+  _globals['_SETTLERUNRESPONSE']._serialized_start=650
+  _globals['_SETTLERUNRESPONSE']._serialized_end=686
+  _globals['_CHANGERUNREQUEST']._serialized_start=689
+  _globals['_CHANGERUNREQUEST']._serialized_end=842
+  _globals['_CHANGERUNRESPONSE']._serialized_start=844
+  _globals['_CHANGERUNRESPONSE']._serialized_end=906
+  _globals['_READRUNREQUEST']._serialized_start=908
+  _globals['_READRUNREQUEST']._serialized_end=940
+  _globals['_READRUNRESPONSE']._serialized_start=942
+  _globals['_READRUNRESPONSE']._serialized_end=1002
+  _globals['_READRUNCOSTREQUEST']._serialized_start=1004
+  _globals['_READRUNCOSTREQUEST']._serialized_end=1040
+  _globals['_READRUNCOSTRESPONSE']._serialized_start=1042
+  _globals['_READRUNCOSTRESPONSE']._serialized_end=1154
+  _globals['_LATESTRUNSREQUEST']._serialized_start=1156
+  _globals['_LATESTRUNSREQUEST']._serialized_end=1190
+  _globals['_LATESTRUNSRESPONSE']._serialized_start=1192
+  _globals['_LATESTRUNSRESPONSE']._serialized_end=1255
 # @@protoc_insertion_point(module_scope)

@@ -42,18 +42,22 @@ class OpenRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
 
 class HoldRunRequest(_message.Message):
-    __slots__ = ("run_id", "hold_id", "amount", "is_final", "is_unpriced")
+    __slots__ = ("run_id", "hold_id", "amount", "is_final", "is_unpriced", "step", "model")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     IS_FINAL_FIELD_NUMBER: _ClassVar[int]
     IS_UNPRICED_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     hold_id: str
     amount: _run_pb2.RunAmount
     is_final: bool
     is_unpriced: bool
-    def __init__(self, run_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., amount: _Optional[_Union[_run_pb2.RunAmount, _Mapping]] = ..., is_final: _Optional[bool] = ..., is_unpriced: _Optional[bool] = ...) -> None: ...
+    step: str
+    model: str
+    def __init__(self, run_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., amount: _Optional[_Union[_run_pb2.RunAmount, _Mapping]] = ..., is_final: _Optional[bool] = ..., is_unpriced: _Optional[bool] = ..., step: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class HoldRunResponse(_message.Message):
     __slots__ = ("started",)
@@ -62,14 +66,14 @@ class HoldRunResponse(_message.Message):
     def __init__(self, started: _Optional[bool] = ...) -> None: ...
 
 class SettleRunRequest(_message.Message):
-    __slots__ = ("run_id", "hold_id", "spent")
+    __slots__ = ("run_id", "hold_id", "costs")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
-    SPENT_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     hold_id: str
-    spent: _run_pb2.RunAmount
-    def __init__(self, run_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., spent: _Optional[_Union[_run_pb2.RunAmount, _Mapping]] = ...) -> None: ...
+    costs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunCost]
+    def __init__(self, run_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., costs: _Optional[_Iterable[_Union[_run_pb2.RunCost, _Mapping]]] = ...) -> None: ...
 
 class SettleRunResponse(_message.Message):
     __slots__ = ("settled",)
@@ -106,6 +110,20 @@ class ReadRunResponse(_message.Message):
     RUNS_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
     def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ...) -> None: ...
+
+class ReadRunCostRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class ReadRunCostResponse(_message.Message):
+    __slots__ = ("runs", "costs")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    costs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunCost]
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., costs: _Optional[_Iterable[_Union[_run_pb2.RunCost, _Mapping]]] = ...) -> None: ...
 
 class LatestRunsRequest(_message.Message):
     __slots__ = ("limit",)

@@ -1,5 +1,6 @@
 from penstock.api.common.v1 import common_pb2 as _common_pb2
 from penstock.api.inference.v1 import inference_pb2 as _inference_pb2
+from penstock.api.router.v1 import prefixes_pb2 as _prefixes_pb2
 from penstock.api.router.v1 import runs_pb2 as _runs_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from penstock.api.router.v1 import prefixes_pb2 as penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2
 from penstock.api.router.v1 import router_pb2 as penstock_dot_api_dot_router_dot_v1_dot_router__pb2
 from penstock.api.router.v1 import runs_pb2 as penstock_dot_api_dot_router_dot_v1_dot_runs__pb2
 
@@ -101,6 +102,11 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
                 _registered_method=True)
+        self.GetRunCost = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/GetRunCost',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.FromString,
+                _registered_method=True)
         self.RaiseRun = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/RaiseRun',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.SerializeToString,
@@ -140,6 +146,11 @@ class RouterServiceStub:
                 '/penstock.api.router.v1.RouterService/ExplainRoute',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.FromString,
+                _registered_method=True)
+        self.ExplainPrefix = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/ExplainPrefix',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixResponse.FromString,
                 _registered_method=True)
         self.Exchange = channel.stream_stream(
                 '/penstock.api.router.v1.RouterService/Exchange',
@@ -243,6 +254,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRunCost(self, request, context):
+        """Shows what a started run and those below it have cost, by run, step and what it was paid for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RaiseRun(self, request, context):
         """Raises a run's limits and lets a paused run go on.
         """
@@ -294,6 +312,14 @@ class RouterServiceServicer:
 
     def ExplainRoute(self, request, context):
         """Explains a pick without making it, or one made before, by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainPrefix(self, request, context):
+        """Explains what became of a prompt's prefix at the provider's cache, by request id, or of the
+        latest prompts of a conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +401,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunResponse.SerializeToString,
             ),
+            'GetRunCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunCost,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.SerializeToString,
+            ),
             'RaiseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.RaiseRun,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.RaiseRunRequest.FromString,
@@ -414,6 +445,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.ExplainRoute,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.SerializeToString,
+            ),
+            'ExplainPrefix': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPrefix,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixResponse.SerializeToString,
             ),
             'Exchange': grpc.stream_stream_rpc_method_handler(
                     servicer.Exchange,
@@ -784,6 +820,33 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
+    def GetRunCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/GetRunCost',
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_runs__pb2.GetRunCostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RaiseRun(request,
             target,
             options=(),
@@ -989,6 +1052,33 @@ class RouterService:
             '/penstock.api.router.v1.RouterService/ExplainRoute',
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/ExplainPrefix',
+            penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_prefixes__pb2.ExplainPrefixResponse.FromString,
             options,
             channel_credentials,
             insecure,

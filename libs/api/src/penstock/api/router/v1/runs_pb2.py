@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from penstock.api.common.v1 import run_pb2 as penstock_dot_api_dot_common_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/router/v1/runs.proto\x12\x16penstock.api.router.v1\x1a penstock/api/common/v1/run.proto\"\xb8\x01\n\x0fStartRunRequest\x12\x15\n\rparent_run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x06limits\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\x04 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x19\n\x11idempotency_token\x18\x05 \x01(\t\"<\n\x10StartRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"s\n\x0eGetRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\x12\x36\n\x0btotal_spent\x18\x02 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\"T\n\x0fRaiseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x31\n\x06limits\x18\x02 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\"<\n\x10RaiseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"1\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x10PauseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\x1f\n\rEndRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\":\n\x0e\x45ndRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Runb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/router/v1/runs.proto\x12\x16penstock.api.router.v1\x1a penstock/api/common/v1/run.proto\"\xb8\x01\n\x0fStartRunRequest\x12\x15\n\rparent_run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x06limits\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\x12\x32\n\x07reserve\x18\x04 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x19\n\x11idempotency_token\x18\x05 \x01(\t\"<\n\x10StartRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"s\n\x0eGetRunResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\x12\x36\n\x0btotal_spent\x18\x02 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\"#\n\x11GetRunCostRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xd7\x01\n\x12GetRunCostResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Run\x12.\n\x05\x63osts\x18\x02 \x03(\x0b\x32\x1f.penstock.api.common.v1.RunCost\x12\x30\n\x05total\x18\x03 \x01(\x0b\x32!.penstock.api.common.v1.RunAmount\x12\x18\n\x10rounding_picousd\x18\x04 \x01(\x03\x12\x1a\n\x12\x65stimated_microusd\x18\x05 \x01(\x03\"T\n\x0fRaiseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x31\n\x06limits\x18\x02 \x01(\x0b\x32!.penstock.api.common.v1.RunLimits\"<\n\x10RaiseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"1\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x10PauseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\"\x1f\n\rEndRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\":\n\x0e\x45ndRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.penstock.api.common.v1.Run\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.penstock.api.common.v1.Runb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,20 +40,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNREQUEST']._serialized_end=375
   _globals['_GETRUNRESPONSE']._serialized_start=377
   _globals['_GETRUNRESPONSE']._serialized_end=492
-  _globals['_RAISERUNREQUEST']._serialized_start=494
-  _globals['_RAISERUNREQUEST']._serialized_end=578
-  _globals['_RAISERUNRESPONSE']._serialized_start=580
-  _globals['_RAISERUNRESPONSE']._serialized_end=640
-  _globals['_PAUSERUNREQUEST']._serialized_start=642
-  _globals['_PAUSERUNREQUEST']._serialized_end=691
-  _globals['_PAUSERUNRESPONSE']._serialized_start=693
-  _globals['_PAUSERUNRESPONSE']._serialized_end=753
-  _globals['_ENDRUNREQUEST']._serialized_start=755
-  _globals['_ENDRUNREQUEST']._serialized_end=786
-  _globals['_ENDRUNRESPONSE']._serialized_start=788
-  _globals['_ENDRUNRESPONSE']._serialized_end=846
-  _globals['_LISTRUNSREQUEST']._serialized_start=848
-  _globals['_LISTRUNSREQUEST']._serialized_end=880
-  _globals['_LISTRUNSRESPONSE']._serialized_start=882
-  _globals['_LISTRUNSRESPONSE']._serialized_end=943
+  _globals['_GETRUNCOSTREQUEST']._serialized_start=494
+  _globals['_GETRUNCOSTREQUEST']._serialized_end=529
+  _globals['_GETRUNCOSTRESPONSE']._serialized_start=532
+  _globals['_GETRUNCOSTRESPONSE']._serialized_end=747
+  _globals['_RAISERUNREQUEST']._serialized_start=749
+  _globals['_RAISERUNREQUEST']._serialized_end=833
+  _globals['_RAISERUNRESPONSE']._serialized_start=835
+  _globals['_RAISERUNRESPONSE']._serialized_end=895
+  _globals['_PAUSERUNREQUEST']._serialized_start=897
+  _globals['_PAUSERUNREQUEST']._serialized_end=946
+  _globals['_PAUSERUNRESPONSE']._serialized_start=948
+  _globals['_PAUSERUNRESPONSE']._serialized_end=1008
+  _globals['_ENDRUNREQUEST']._serialized_start=1010
+  _globals['_ENDRUNREQUEST']._serialized_end=1041
+  _globals['_ENDRUNRESPONSE']._serialized_start=1043
+  _globals['_ENDRUNRESPONSE']._serialized_end=1101
+  _globals['_LISTRUNSREQUEST']._serialized_start=1103
+  _globals['_LISTRUNSREQUEST']._serialized_end=1135
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1137
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1198
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,26 @@ class GetRunResponse(_message.Message):
     total_spent: _run_pb2.RunAmount
     def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., total_spent: _Optional[_Union[_run_pb2.RunAmount, _Mapping]] = ...) -> None: ...
 
+class GetRunCostRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class GetRunCostResponse(_message.Message):
+    __slots__ = ("runs", "costs", "total", "rounding_picousd", "estimated_microusd")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ROUNDING_PICOUSD_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    costs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunCost]
+    total: _run_pb2.RunAmount
+    rounding_picousd: int
+    estimated_microusd: int
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., costs: _Optional[_Iterable[_Union[_run_pb2.RunCost, _Mapping]]] = ..., total: _Optional[_Union[_run_pb2.RunAmount, _Mapping]] = ..., rounding_picousd: _Optional[int] = ..., estimated_microusd: _Optional[int] = ...) -> None: ...
+
 class RaiseRunRequest(_message.Message):
     __slots__ = ("run_id", "limits")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

@@ -144,6 +144,66 @@ class GetTraceResponse(_message.Message):
     error_origin_span_id: str
     def __init__(self, summary: _Optional[_Union[TraceSummary, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., critical_path: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., error_origin_span_id: _Optional[str] = ...) -> None: ...
 
+class GetRunTimelineRequest(_message.Message):
+    __slots__ = ("run_id", "limit")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    limit: int
+    def __init__(self, run_id: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class RunCall(_message.Message):
+    __slots__ = ("run_id", "step", "trace_id", "span_id", "name", "offset_ns", "duration_ns", "error", "model", "cache", "paid_microusd", "saved_microusd", "critical_ns", "overlap_ns", "gap_ns")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_NS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_NS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_NS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_NS_FIELD_NUMBER: _ClassVar[int]
+    GAP_NS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    step: str
+    trace_id: str
+    span_id: str
+    name: str
+    offset_ns: int
+    duration_ns: int
+    error: str
+    model: str
+    cache: str
+    paid_microusd: int
+    saved_microusd: int
+    critical_ns: int
+    overlap_ns: int
+    gap_ns: int
+    def __init__(self, run_id: _Optional[str] = ..., step: _Optional[str] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., name: _Optional[str] = ..., offset_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ..., error: _Optional[str] = ..., model: _Optional[str] = ..., cache: _Optional[str] = ..., paid_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., critical_ns: _Optional[int] = ..., overlap_ns: _Optional[int] = ..., gap_ns: _Optional[int] = ...) -> None: ...
+
+class GetRunTimelineResponse(_message.Message):
+    __slots__ = ("calls", "start_unix_ns", "duration_ns", "agent_ns", "paid_microusd", "saved_microusd", "omitted_traces")
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    START_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_NS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_NS_FIELD_NUMBER: _ClassVar[int]
+    PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_TRACES_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[RunCall]
+    start_unix_ns: int
+    duration_ns: int
+    agent_ns: int
+    paid_microusd: int
+    saved_microusd: int
+    omitted_traces: int
+    def __init__(self, calls: _Optional[_Iterable[_Union[RunCall, _Mapping]]] = ..., start_unix_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ..., agent_ns: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., omitted_traces: _Optional[int] = ...) -> None: ...
+
 class SearchTracesRequest(_message.Message):
     __slots__ = ("window", "service", "name", "tenant", "run_id", "errors_only", "min_duration_ms", "limit", "include_background")
     WINDOW_FIELD_NUMBER: _ClassVar[int]

@@ -41,6 +41,11 @@ class TelemetryServiceStub:
                 request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceResponse.FromString,
                 _registered_method=True)
+        self.GetRunTimeline = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetRunTimeline',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineResponse.FromString,
+                _registered_method=True)
         self.SearchTraces = channel.unary_unary(
                 '/penstock.api.telemetry.v1.TelemetryService/SearchTraces',
                 request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesRequest.SerializeToString,
@@ -115,6 +120,14 @@ class TelemetryServiceServicer:
 
     def GetTrace(self, request, context):
         """Shows a trace: its spans, its critical path, where its error began, what it cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunTimeline(self, request, context):
+        """Shows the calls of an agent run over all its traces: when, beside which others, at what cost,
+        and which the run waited for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +233,11 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceRequest.FromString,
                     response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceResponse.SerializeToString,
             ),
+            'GetRunTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunTimeline,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineResponse.SerializeToString,
+            ),
             'SearchTraces': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchTraces,
                     request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesRequest.FromString,
@@ -315,6 +333,33 @@ class TelemetryService:
             '/penstock.api.telemetry.v1.TelemetryService/GetTrace',
             penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceRequest.SerializeToString,
             penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.telemetry.v1.TelemetryService/GetRunTimeline',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetRunTimelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,7 +1,7 @@
 """Ids of started runs: `run-` and 26 characters; a child's is its root's, a dot and 10 more.
 
 The router makes them, so that an id says whether its run may have been started, and which tree it
-belongs to; a call of any other run asks nobody. Pure.
+belongs to; of any other run nobody asks the limiter. Pure.
 """
 
 from __future__ import annotations
@@ -39,3 +39,18 @@ def started_id(parent_id: str, *parts: str) -> str:
         root = parent_id.partition(SEPARATOR)[0]
         return f"{root}{SEPARATOR}{text[:CHILD_CHARACTERS]}"
     return PREFIX + text[:ROOT_CHARACTERS]
+
+
+@pure
+def tree_of(run_id: str) -> str:
+    """The root of a run that may be started; of any other, the run itself."""
+    root = run_id.partition(SEPARATOR)[0]
+    return root if may_be_started(root) else run_id
+
+
+@pure
+def is_within(run_id: str, top: str) -> bool:
+    """Whether a run is `top` or, where that is a root that may be started, below it. Of a child ids
+    do not say what lies below it.
+    """
+    return top in (run_id, tree_of(run_id))

@@ -1,0 +1,210 @@
+"""Tables, plots and notes of the replay's page. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+
+from penstock.bench.agent_replay.findings.costs import (
+    calls_saved,
+    cost_cut,
+    cost_microusd,
+    mean_latency_ms,
+)
+from penstock.bench.agent_replay.findings.figures import ByArm, Plays
+from penstock.bench.agent_replay.findings.ledger import savings_of
+from penstock.bench.agent_replay.findings.reuse import audit
+from penstock.bench.agent_replay.players.ablations import Ablation
+from penstock.bench.agent_replay.players.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
+from penstock.bench.agent_replay.players.plays import paired
+from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR, ZIPFS
+from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
+from penstock.bench.agent_replay.traffic.closed_answers import repeated_share
+from penstock.bench.agent_replay.traffic.heads import KNOWN, STYLES
+from penstock.bench.harness.intervals import Interval
+from penstock.bench.harness.load import quantile
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.report import Number, Table
+
+Rows = tuple[tuple[str | Number, ...], ...]
+FAILURES_SHOWN = 20
+DATA_SETS = (
+    "tau-bench",
+    "banking77",
+    "clinc150",
+    "bfcl",
+    "xquad",
+    "azure-llm-2023",
+    "mooncake",
+)
+NOTES = (
+    (
+        "A turn is known to the provider by what no stage on the way may change (what users and "
+        "the assistant said, identifiers of calls), not by a header: none travels through Penstock "
+        "without being part of what its cache compares."
+    ),
+    (
+        "The prefix cache reads in steps of 128 tokens from 1,024 on for five minutes. The sheet "
+        "that charges for writing is taken to have its breakpoints where they serve best."
+    ),
+    (
+        "tau-bench's recordings lack the schemas of its tools; here they have names and types "
+        "only, so prompts are shorter than the agent's own."
+    ),
+    (
+        "BFCL's requests have no recorded answers and tools that may change something, so Penstock "
+        "keeps none of their answers; the dictionary of a careful client does."
+    ),
+    (
+        "`ledger_error` compares the receipts' savings with what direct calls cost more. Receipts "
+        "count what the provider's prefix cache saves, which direct callers have as well; "
+        "`ledger_error_list` compares with a provider without such a cache."
+    ),
+    (
+        "A quick run plays the tasks for development (number modulo 5 below 2), any other run the "
+        "rest."
+    ),
+)
+
+
+def context(options: Options, plays: Plays) -> dict[str, object]:
+    """The circumstances."""
+    calls = {name: len(next(iter(arms.values())).answered) for name, arms in plays.items()}
+    return {
+        "data": {name: options.source(name) for name in DATA_SETS},
+        "calls": calls,
+        "clusters": {name: _clusters(arms) for name, arms in plays.items()},
+        "factor": FACTOR,
+    }
+
+
+def _clusters(arms: ByArm) -> int:
+    play = next(iter(arms.values()))
+    return len({run.cluster for run in play.workload.runs})
+
+
+def tables(plays: Plays, ablations: Mapping[str, Ablation]) -> tuple[Table, ...]:
+    """Costs and times by arm, styles of heads, exponents of repeats, techniques."""
+    found = [_arms(plays)]
+    if any(name.startswith("w2-") for name in plays):
+        found.append(_styles(plays))
+    if CLOSED in plays:
+        found.append(_repeats(plays))
+    found += [_ablated(name, ablation) for name, ablation in ablations.items()]
+    return (*found, _audited(plays), _savings(plays), *_failures(plays))
+
+
+def _arms(plays: Plays) -> Table:
+    titles = {arm.name: arm.title for arm in ARMS}
+    rows: Rows = tuple(
+        (
+            name,
+            titles[arm],
+            len(play.answered),
+            len(play.noted),
+            cost_microusd(play, WRITES_COST) / 1e6,
+            cost_microusd(play, AUTOMATIC) / 1e6,
+            statistics.median(each.latency_ms for each in play.answered),
+            mean_latency_ms(play),
+            quantile([each.latency_ms for each in play.answered], 0.99),
+            play.cpu_s * 1e3 / len(play.answered),
+        )
+        for name, arms in plays.items()
+        for arm, play in arms.items()
+    )
+    columns = (
+        "workload",
+        "arm",
+        "calls",
+        "reached the provider",
+        f"USD ({WRITES_COST.name})",
+        f"USD ({AUTOMATIC.name})",
+        "p50 ms",
+        "mean ms",
+        "p99 ms",
+        "CPU ms a call",
+    )
+    return Table("What each arm cost and took (times as divided)", columns, rows)
+
+
+def _styles(plays: Plays) -> Table:
+    rows: list[tuple[str | Number, ...]] = []
+    for number, style in enumerate(STYLES):
+        arms = plays[f"w2-{number}"]
+        direct = arms[DIRECT.name]
+        cuts = {name: cost_cut([paired(direct, play)], WRITES_COST) for name, play in arms.items()}
+        by_hand = cuts[CAREFUL.name].value if CAREFUL.name in cuts else "–"
+        saved = (cuts[DEFAULTS.name].value, cuts[OPT_INS.name].value)
+        values = (*saved, _ends(cuts[OPT_INS.name].interval), by_hand)
+        rows.append((style, "yes" if style in KNOWN else "no", *values))
+    columns = ("head", "matched by a rule", "defaults", "opt-ins", "95 %", "by hand")
+    return Table("Share of the cost saved, by style of volatile head", columns, tuple(rows))
+
+
+def _repeats(plays: Plays) -> Table:
+    rows: list[tuple[str | Number, ...]] = []
+    for name, zipf in ZIPFS.items():
+        whole = plays[name][DEFAULTS.name]
+        play = whole.only(whole.whole_runs)
+        saved = calls_saved(play)
+        exact = repeated_share(play.workload.runs)
+        gain = saved.value - exact
+        rows.append((zipf, exact, saved.value, _ends(saved.interval), gain))
+    columns = ("Zipf exponent", "by a dictionary", "by Penstock", "95 %", "gain")
+    return Table("Share of calls saved, closed answers", columns, tuple(rows))
+
+
+def _ends(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.low:.4f} – {interval.high:.4f}"
+
+
+def _audited(plays: Plays) -> Table:
+    through = [play for arms in plays.values() for play in arms.values() if play.arm.through]
+    found = audit(through)
+    rows: Rows = tuple(
+        (
+            technique,
+            count,
+            found.alike[technique],
+            found.wrong[technique],
+            _ends(found.bounds(technique)),
+        )
+        for technique, count in found.reused.items()
+    )
+    columns = ("technique", "reused", "other words, same details", "wrong", "95 % of wrong")
+    return Table("Reused answers beside the recorded ones", columns, rows)
+
+
+def _ablated(workload: str, ablation: Ablation) -> Table:
+    rows: Rows = tuple((name, alone, without) for name, (alone, without) in ablation.items())
+    title = f"Share of the input's cost saved by shaping, {workload} (computed, without a wire)"
+    return Table(title, ("technique", "alone", "all but it"), rows)
+
+
+def _failures(plays: Plays) -> tuple[Table, ...]:
+    counts = Counter(
+        (name, play.arm.title, each.error)
+        for name, arms in plays.items()
+        for play in arms.values()
+        for each in play.errors
+    )
+    rows = tuple((*what, count) for what, count in counts.most_common(FAILURES_SHOWN))
+    return (Table("Failed calls", ("workload", "arm", "error", "calls"), rows),) if rows else ()
+
+
+def _savings(plays: Plays) -> Table:
+    rows: list[tuple[str | Number, ...]] = []
+    for name, arms in plays.items():
+        direct = arms.get(DIRECT.name)
+        for arm in (DEFAULTS, OPT_INS):
+            if arm.name not in arms or direct is None:
+                continue
+            before, play = paired(direct, arms[arm.name])
+            less = cost_microusd(before, WRITES_COST) - cost_microusd(play, WRITES_COST)
+            said = ", ".join(
+                f"{technique} {saved / 1e6:.4f}" for technique, saved in savings_of(play).items()
+            )
+            rows.append((name, arm.title, less / 1e6, said))
+    columns = ("workload", "arm", "USD less than direct", "USD that receipts say, by technique")
+    return Table("What receipts say was saved", columns, tuple(rows))

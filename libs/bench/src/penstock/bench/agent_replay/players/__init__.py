@@ -1,0 +1,3 @@
+"""Who plays what: arms, the running stack, the load generator, workloads. Imports `provider` and
+`traffic`.
+"""

@@ -1,0 +1,1 @@
+"""The scripted provider: its prefix cache, prices, times and process. Imports `traffic`."""

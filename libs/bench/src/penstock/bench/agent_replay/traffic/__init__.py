@@ -1,0 +1,4 @@
+"""What is asked: recorded runs, volatile heads, closed answers, arrivals.
+
+Imports no other part of the replay.
+"""

@@ -1,0 +1,68 @@
+"""What is sent to a store is waited for only where the socket does not take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from penstock.service.store import embedded_store, open_store
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import TimeoutError as StoreTimeout
+
+LARGE = b"x" * (16 << 20)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
+    async with embedded_store(tmp_path / "store") as url, open_store(url) as client:
+        yield client
+
+
+async def test_values_of_every_size_arrive(store: redis.asyncio.Redis) -> None:
+    for size in (0, 1, 70_000, len(LARGE)):
+        await store.set("key", LARGE[:size])
+        assert await store.strlen("key") == size
+
+
+async def test_many_at_once_are_answered_each_by_its_own(store: redis.asyncio.Redis) -> None:
+    numbers = range(50)
+    await asyncio.gather(*(store.set(f"key {n}", n) for n in numbers))
+    found = await asyncio.gather(*(store.get(f"key {n}") for n in numbers))
+    assert [int(each) for each in found] == list(numbers)
+
+
+@pytest.mark.parametrize("value", [b"small", LARGE])
+async def test_a_server_that_reads_no_more_is_given_up_in_time(value: bytes) -> None:
+    over = asyncio.Event()
+
+    async def greet_and_fall_silent(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while b"SET\r\n" not in (said := await reader.read(1 << 16)):
+            writer.write(b"+OK\r\n" * said.count(b"*"))
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(greet_and_fall_silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = open_store(f"redis://127.0.0.1:{port}", timeout_s=0.2, retries=0)
+        with pytest.raises(StoreTimeout):
+            await client.set("key", value)
+        over.set()
+        await client.aclose()
+
+
+async def test_a_connection_that_the_server_closed_is_made_anew(
+    store: redis.asyncio.Redis,
+) -> None:
+    await store.set("key", 1)
+    other = await store.client_id()
+    await store.execute_command("CLIENT", "KILL", "ID", str(other), "SKIPME", "no")
+    try:
+        value = await store.get("key")
+    except StoreConnectionError:
+        value = await store.get("key")
+    assert value == b"1"
