@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 from penstock.service.store import embedded_store, open_store
+from penstock.service.store_connections import MAX_CONNECTIONS
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import TimeoutError as StoreTimeout
 
@@ -32,6 +33,35 @@ async def test_many_at_once_are_answered_each_by_its_own(store: redis.asyncio.Re
     await asyncio.gather(*(store.set(f"key {n}", n) for n in numbers))
     found = await asyncio.gather(*(store.get(f"key {n}") for n in numbers))
     assert [int(each) for each in found] == list(numbers)
+
+
+async def test_more_commands_than_connections_wait_for_their_turn(
+    store: redis.asyncio.Redis,
+) -> None:
+    # given a store that does not answer
+    await store.client_pause(200)
+    # when more is asked than there are connections, and some callers leave
+    asked = [asyncio.create_task(store.incr("count")) for _ in range(3 * MAX_CONNECTIONS)]
+    await asyncio.sleep(0)
+    for task in asked[-20:]:
+        task.cancel()
+    # then the others are answered once it answers
+    found = await asyncio.gather(*asked[:-20])
+    assert sorted(found)[-1] >= len(found)
+    # and no turn is lost
+    assert await store.get("count")
+
+
+async def test_a_command_does_not_wait_for_ever_for_a_connection(tmp_path: Path) -> None:
+    async with (
+        embedded_store(tmp_path / "store") as url,
+        open_store(url, timeout_s=0.2, retries=0) as client,
+    ):
+        await client.client_pause(3_000)
+        asked = [client.get("key") for _ in range(MAX_CONNECTIONS + 20)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(error, StoreTimeout | StoreConnectionError) for error in found)
+        assert "no connection was free for 0.2 s" in map(str, found)
 
 
 @pytest.mark.parametrize("value", [b"small", LARGE])

@@ -252,9 +252,19 @@ async def test_who_follows_a_stream_that_fails_is_told_so(rig: Rig) -> None:
 async def test_what_may_not_be_kept_is_asked_for_by_each_caller(
     rig: Rig, ask: Ask, task: dict[str, object]
 ) -> None:
+    asked = [ask(rig, **task) for _ in range(5)]  # type: ignore[call-arg]
+    await eventually(lambda: rig.model.calls == 5)
     rig.model.let_all()
-    answers = await asyncio.gather(*[ask(rig, **task) for _ in range(5)])  # type: ignore[call-arg]
-    assert len(answers) == rig.model.calls == 5
+    assert len(await asyncio.gather(*asked)) == 5
+
+
+@pytest.mark.wire_case(22)
+async def test_an_answer_that_may_not_be_kept_is_offered_to_nobody(rig: Rig) -> None:
+    rig.model.let_all()
+    for _ in range(2):
+        await rig.ask(temperature=1.0)
+    assert rig.model.calls == 2
+    assert not rig.cache.kept
 
 
 @pytest.mark.wire_case(22)

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
-from penstock.service.store_connections import send_at_once
+from penstock.service.store_connections import waiting_pool
 from penstock.service.store_url import StoreAddress, parse
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -63,20 +63,21 @@ def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.a
         "db": address.db,
     }
     if address.path:
-        return _sending_at_once(redis.asyncio.Redis(unix_socket_path=address.path, **options))
+        own = redis.asyncio.Redis(unix_socket_path=address.path, **options)
+        return _waiting(own, timeout_s)
     options |= _tls_of(address)
     match address.kind:
         case "server":
             [(host, port)] = address.hosts
-            return _sending_at_once(redis.asyncio.Redis(host=host, port=port, **options))
+            return _waiting(redis.asyncio.Redis(host=host, port=port, **options), timeout_s)
         case "sentinel":
             return _by_sentinel(address, options)
         case "cluster":
             return _of_cluster(address, options)
 
 
-def _sending_at_once(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
-    send_at_once(client.connection_pool)
+def _waiting(client: redis.asyncio.Redis, wait_s: float) -> redis.asyncio.Redis:
+    client.connection_pool = waiting_pool(client.connection_pool, wait_s)
     return client
 
 

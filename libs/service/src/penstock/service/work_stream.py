@@ -81,6 +81,8 @@ class WorkStream:
         self._clock = clock
         self._slots = slots
         self._lease_ms = lease_ms
+        self._block_ms = max(1, min(BLOCK_MS, lease_ms // 2))
+        """As long as the next search for lost entries may wait."""
         self._consumer = secrets.token_hex(8)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -138,7 +140,7 @@ class WorkStream:
             room -= len(entries)
         if room > 0:
             streams = await self._store.xreadgroup(
-                GROUP, self._consumer, {self._stream: ">"}, count=room, block=BLOCK_MS
+                GROUP, self._consumer, {self._stream: ">"}, count=room, block=self._block_ms
             )
             if isinstance(streams, dict):  # RESP3
                 for parts in streams.values():

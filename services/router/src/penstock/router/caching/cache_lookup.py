@@ -225,8 +225,9 @@ class CacheLookUp:
         if receipt is not None:
             paid = receipt.cost.paid_microusd - receipt.cache.cost_microusd
             model = receipt.model if receipt.model != ticket.request.model else ""
-        self._end(ticket, result, paid, model=model, shareable=self._may_keep(ticket, result))
-        if model:
+        may_keep = self._may_keep(ticket, result)
+        self._end(ticket, result, paid, model=model, shareable=may_keep)
+        if model or not may_keep:
             result = None  # a fallback's answer is not kept as that of the model asked for
         if result is not None and result.generate.wire_body:
             result = without_bytes(result)
