@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from penstock.models.gguf_lengths import check_lengths
 from penstock.onnx.card import BadModel
 
 ARCHITECTURE = "llama"
@@ -94,6 +95,7 @@ def read_gguf(path: Path) -> LlamaFile:
     from gguf import GGUFReader
 
     try:
+        check_lengths(path)
         reader = GGUFReader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {tensor.name: tensor for tensor in reader.tensors}
