@@ -18,6 +18,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from penstock.bench.harness.intervals import of_share
 from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
@@ -50,6 +51,13 @@ BOUNDS = {
     "repairs_lossy": Bound("<=", 0),
     "next_step_wait_cut": Bound(">=", 0.5),
     "throughput_kept": Bound(">=", 0.98),
+}
+
+COUNTS = frozenset(BOUNDS) - {
+    "prefix_breaks_named",
+    "prefix_cost_error",
+    "next_step_wait_cut",
+    "throughput_kept",
 }
 
 
@@ -89,7 +97,16 @@ def run(options: Options) -> Result:
         "throughput_kept": waits.throughput_kept,
     }
     context = {"conversations": len(conversations), "data": options.source(TAU_BENCH)}
-    return Result(figures, BOUNDS, context, (_costs(cost), _kinds(counts), _next_steps(waits)))
+    tables = (_costs(cost), _kinds(counts), _next_steps(waits))
+    named = of_share(counts.named.total(), counts.injected.total(), "injected changes")
+    return Result(
+        figures,
+        BOUNDS,
+        context,
+        tables,
+        intervals={"prefix_breaks_named": named},
+        exact=COUNTS,
+    )
 
 
 def _measured_costs(runs: int) -> CostFigures:
