@@ -29,6 +29,7 @@ from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Number, Result
 
+NEEDS_MODELS = True
 PARTS = ("tests", "logs")
 MARK = "fault"
 QUICK_TESTS = Path("tests/faults")

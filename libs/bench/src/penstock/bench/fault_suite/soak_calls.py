@@ -11,6 +11,7 @@ import orjson
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.bench.edge.http_client import HttpClient, HttpError
+from penstock.bench.edge.penstock_side import PRICES, RULES
 from penstock.bench.edge.provider import CHAT, Provider
 from penstock.bench.faults.whole_stack import KEY
 from penstock.client import Penstock, PenstockError
@@ -23,21 +24,12 @@ Call = Callable[[str], Awaitable[None]]
 
 
 def sections(provider: Provider) -> Mapping[str, object]:
-    """What the configuration has beside the key: the provider, its prices and a budget."""
-    price = {"name": CHAT, "input_microusd_per_mtok": 150_000, "output_microusd_per_mtok": 600_000}
+    """What the configuration has beside the key: the provider, its prices and limits."""
     server = {"name": "provider", "base_url": provider.base_url, "models": [{"name": CHAT}]}
-    budget = {
-        "name": "month",
-        "kind": "budget",
-        "counts": "microusd",
-        "limit": 10**12,
-        "window": "month",
-        "calendar": True,
-    }
     return {
-        "prices": {"models": [price]},
+        "prices": {"models": PRICES},
         "upstreams": {"servers": [server]},
-        "limits": {"rules": [budget]},
+        "limits": {"rules": list(RULES)},
     }
 
 

@@ -27,6 +27,7 @@ from penstock.onnx.card import parse_card
 from penstock.service.default_models import CHAT
 from penstock.service.program import loop_factory
 
+NEEDS_MODELS = True
 ROUNDS = 8
 BOUNDS = {
     "demo_ok": Bound(">=", 6),

@@ -28,6 +28,7 @@ from penstock.models.evaluate import batch_invariance, cosines
 from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.encoder import TextModel
 
+NEEDS_MODELS = True
 SEED = 20260301
 MODEL, ORIGINAL = "all-MiniLM-L6-v2", "all-MiniLM-L6-v2-fp32"
 BATCH = 32

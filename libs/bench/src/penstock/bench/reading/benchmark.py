@@ -46,6 +46,7 @@ from penstock.bench.reading.traces import incident, path, scaling, semantic_hit
 from penstock.bench.reading.traces.journey import Journey
 from penstock.bench.reading.traces.stacks import StackInputs
 
+NEEDS_MODELS = True
 PARTS = ("journeys", "sources")
 REPEATS, QUICK_REPEATS = 12, 2
 

@@ -32,6 +32,7 @@ from penstock.bench.tokens.data import TAU_BENCH, trajectories
 from penstock.prompts.prefix_breaks import BreakKind
 from penstock.service.program import loop_factory
 
+NEEDS_MODELS = True
 QUICK_CONVERSATIONS, QUICK_TREES = 10, 3
 SEEDS, QUICK_SEEDS = 1000, 50
 COST_RUNS, COST_CALLS, QUICK_COST_RUNS = 8, 30, 1

@@ -20,6 +20,7 @@ from penstock.bench.harness.report import Bound, Result, Table
 from penstock.bench.security import cluster, failover, reload, revocation, tls_cpu
 from penstock.service.program import loop_factory
 
+NEEDS_MODELS = True
 BOUNDS = {
     "threats_tested": Bound(">=", 40),
     "threats_open": Bound("<=", 0),

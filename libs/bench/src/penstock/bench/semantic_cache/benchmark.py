@@ -48,6 +48,7 @@ from penstock.onnx.encoder import TextModel
 Results = Mapping[tuple[str, float], Mapping[int, StreamResult]]
 """Results by corpus and bound, and then by shuffle."""
 
+NEEDS_MODELS = True
 PARTS = ("timed",)
 """What `--part` can run alone: the figures that are times, and the stream that they need."""
 LOOSE, STRICT = 0.03, 0.01

@@ -15,6 +15,7 @@ from penstock.bench.agent_replay.players.load_plan import Target
 from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.agent_replay.traffic.recordings import MODEL, Json
 from penstock.bench.agent_replay.traffic.requests import CHAT_PATH
+from penstock.bench.edge.penstock_side import RULES
 from penstock.bench.harness.processes import cpu_s
 from penstock.service.default_models import ENCODER
 from penstock.stack import ports
@@ -26,17 +27,6 @@ from rich.console import Console
 EMBED_PATH = "/v1/embeddings"
 ENCODER_MICROUSD_PER_MTOK = 20_000
 """As in `deploy/penstock.yaml`."""
-RULES = (
-    {"name": "rate", "kind": "rate", "counts": "requests", "limit": 10**9, "window": "minute"},
-    {
-        "name": "month",
-        "kind": "budget",
-        "counts": "microusd",
-        "limit": 10**12,
-        "window": "month",
-        "calendar": True,
-    },
-)
 PRICES = (
     {
         "name": MODEL,
