@@ -33,6 +33,10 @@ from redis.retry import Retry
 MIN_VERSION = (7, 2)
 """Of a server on the path; Valkey went on from Redis 7.2."""
 SERVERS = ("valkey-server", "redis-server")
+MAX_WITHOUT_WAITING = 10_000
+"""Connections by Sentinel, and to each server of a cluster, whose pools cannot wait for one: as
+many as a server takes unless told otherwise (`maxclients`).
+"""
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
@@ -92,7 +96,10 @@ def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asynci
     }
     sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
     client: redis.asyncio.Redis = sentinel.master_for(
-        address.service, redis_class=WatchedRedis, **options
+        address.service,
+        redis_class=WatchedRedis,
+        max_connections=MAX_WITHOUT_WAITING,
+        **options,
     )
     return client
 
@@ -103,7 +110,10 @@ def _of_cluster(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio
     """
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
     del options["db"]
-    return cast(redis.asyncio.Redis, RedisCluster(startup_nodes=nodes, **options))
+    return cast(
+        redis.asyncio.Redis,
+        RedisCluster(startup_nodes=nodes, max_connections=MAX_WITHOUT_WAITING, **options),
+    )
 
 
 class WatchedRedis(redis.asyncio.Redis):

@@ -11,20 +11,17 @@ slow one costs waiting before it costs refusals, so here a command waits for a c
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from redis.asyncio.connection import (
     AbstractConnection,
+    BlockingConnectionPool,
     Connection,
     ConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.exceptions import MaxConnectionsError
-from redis.exceptions import TimeoutError as StoreTimeout
 
 MAX_CONNECTIONS = 100
 """Of a client, blocking reads included."""
@@ -70,65 +67,14 @@ _CLASSES: dict[type[Any], type[AbstractConnection]] = {
 }
 
 
-class WaitingPool(ConnectionPool):
-    """A pool whose commands wait for a connection where all are in use, first come, first served.
-
-    Args:
-        wait_s: longest wait, after which a command fails with redis' TimeoutError.
-    """
-
-    def __init__(self, *, wait_s: float, **options: Any) -> None:
-        super().__init__(max_connections=MAX_CONNECTIONS, **options)
-        self._wait_s = wait_s
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    async def get_connection(
-        self, command_name: str | None = None, *keys: Any, **options: Any
-    ) -> AbstractConnection:
-        """See ConnectionPool."""
-        if self._waiters or not self.can_get_connection():
-            await self._turn()
-        while True:
-            try:
-                connection: AbstractConnection = await super().get_connection()
-                return connection
-            except MaxConnectionsError:
-                await self._turn()
-
-    async def release(self, connection: AbstractConnection) -> None:
-        """See ConnectionPool."""
-        try:
-            await super().release(connection)
-        finally:
-            self._let_next()
-
-    async def _turn(self) -> None:
-        """Wait until a connection has been given back."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await waiter
-        except BaseException as error:
-            if waiter.done() and not waiter.cancelled():
-                self._let_next()  # It was this one's turn, and it has left.
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-            if isinstance(error, TimeoutError):
-                raise StoreTimeout(f"no connection was free for {self._wait_s:g} s") from None
-            raise
-
-    def _let_next(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-
-def waiting_pool(pool: ConnectionPool, wait_s: float) -> WaitingPool:
+def waiting_pool(pool: ConnectionPool, wait_s: float) -> BlockingConnectionPool:
     """A pool in place of redis-py's, which has no connections yet: its connections send without a
-    task of their own.
+    task of their own, and a command waits for one for `wait_s` at most before it fails with redis'
+    ConnectionError.
     """
-    connection_class = _CLASSES[pool.connection_class]
-    return WaitingPool(wait_s=wait_s, connection_class=connection_class, **pool.connection_kwargs)
+    return BlockingConnectionPool(
+        MAX_CONNECTIONS,
+        wait_s,
+        connection_class=_CLASSES[pool.connection_class],
+        **pool.connection_kwargs,
+    )
