@@ -59,6 +59,17 @@ LOSSLESS_REPAIRS = {
 """The setting of a shaping rule that mends a kind without loss, where there is one. Values are
 moved only where a line holds nothing else; see `prefix.split_volatile`.
 """
+OF_TOOLS = frozenset(
+    {
+        BreakKind.TOOLS_REORDERED,
+        BreakKind.TOOL_ADDED,
+        BreakKind.TOOL_REMOVED,
+        BreakKind.TOOL_DESCRIPTION,
+        BreakKind.TOOL_KEYS_REORDERED,
+        BreakKind.TOOL_CHANGED,
+    }
+)
+"""Changes of the list of tools, which stands before all turns."""
 LOOK_BACK = 20
 """Blocks before a breakpoint in which Anthropic looks for an earlier one."""
 OF_VALUES = {

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from penstock.api.common.v1 import common_pb2, prefix_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation
-from penstock.prompts.prefix_breaks import BreakKind, PrefixBreak
+from penstock.prompts.prefix_breaks import OF_TOOLS, BreakKind, PrefixBreak
 from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
 from penstock.prompts.prefix_history import ComparedPrompt, PrefixHistory
 from penstock.router.prompts.conversations import cache_settings, without_images
@@ -201,9 +201,9 @@ class TrackedPrompt(NamedTuple):
         that one's tools break the prefix, and these do not, or will not from the next prompt on.
         """
         broken, left = as_it_came.compared.broken, self.compared.broken
-        if broken is None or not broken.place.startswith("tools"):
+        if broken is None or broken.kind not in OF_TOOLS:
             return False
-        is_mended = left is None or not left.place.startswith("tools")
+        is_mended = left is None or left.kind not in OF_TOOLS
         return is_mended or broken.kind is BreakKind.TOOLS_REORDERED
 
     def at_model(self, model: str) -> TrackedPrompt:
