@@ -10,7 +10,6 @@ call, since none of a started run is admitted without the limiter.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.background import Background
+from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class RunCancels:
         self._runs = runs
         self._cancel_jobs = cancel_jobs
         self._clock = clock
-        self._repeated: OrderedDict[tuple[Principal, str], None] = OrderedDict()
+        self._repeated: BoundedMap[tuple[Principal, str], None] = BoundedMap(MAX_REPEATED)
         """Who has cancelled which run, of those that the limiter has not heard of."""
         self._after = Background()
 
@@ -93,17 +93,17 @@ class RunCancels:
         return Cancelled(calls, jobs)
 
     def _repeat(self, principal: Principal, run_id: str) -> None:
-        is_working = bool(self._repeated)
-        self._repeated[principal, run_id] = None
-        if len(self._repeated) > MAX_REPEATED:
-            (_, given_up), _ = self._repeated.popitem(last=False)
-            log.warning("too many cancels wait for the limiter: that of run %s is lost", given_up)
+        is_working = len(self._repeated) > 0
+        given_up = self._repeated.put((principal, run_id), None)
+        if given_up is not None:
+            (_, lost_id), _ = given_up
+            log.warning("too many cancels wait for the limiter: that of run %s is lost", lost_id)
         if not is_working:
             self._after.start(self._work_off(), "cancels of runs")
 
     async def _work_off(self) -> None:
         """Repeat cancels until the limiter has answered all."""
-        while self._repeated:
+        while len(self._repeated):
             principal, run_id = next(iter(self._repeated))
             try:
                 await self._cancelled(run_id, Call(principal))
@@ -112,4 +112,4 @@ class RunCancels:
                     await self._clock.sleep(AGAIN_S)
                     continue
                 log.info("the cancel of run %s was refused: %s", run_id, fault.reason)
-            self._repeated.pop((principal, run_id), None)
+            self._repeated.pop((principal, run_id))
