@@ -56,13 +56,14 @@ def _turn(item: pytest.Item) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    """Take away the log handlers that a test leaves.
+    """Take away the log handlers that a test leaves, and let everything be logged again.
 
     A program that a test runs in this process sends its log to the standard error of that test,
     which is closed once the test is over.
     """
     handlers, level = logging.root.handlers[:], logging.root.level
     outcome = yield
+    logging.disable(logging.NOTSET)
     for left in set(logging.root.handlers) - set(handlers):
         logging.root.removeHandler(left)
     logging.root.setLevel(level)

@@ -5,8 +5,10 @@ A line carries date and time, level, service, and the trace id of the call that 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Literal
 
@@ -58,3 +60,14 @@ def configure(service: str, profile: Literal["development", "production"], level
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ONLY_WARNINGS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def silenced(up_to: int) -> Iterator[None]:
+    """Log nothing of this level and below in the whole process while the block runs."""
+    before = logging.root.manager.disable
+    logging.disable(up_to)
+    try:
+        yield
+    finally:
+        logging.disable(before)

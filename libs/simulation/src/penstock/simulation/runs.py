@@ -12,6 +12,7 @@ from pathlib import Path
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
+from penstock.service.logs import silenced
 from penstock.simulation.callers import (
     JOB_TENANT,
     TENANTS,
@@ -87,12 +88,8 @@ def play(
         rates: by kind of fault, the share of awaits at which it happens.
         kills: what is killed and started again, one after the other; None: chosen by the seed.
     """
-    logging.disable(logging.CRITICAL)
-    try:
-        with config_file(sections()) as file:
-            return run_virtual(_play(FaultPlan(seed, rates, only), kills, file))
-    finally:
-        logging.disable(logging.NOTSET)
+    with silenced(logging.CRITICAL), config_file(sections()) as file:
+        return run_virtual(_play(FaultPlan(seed, rates, only), kills, file))
 
 
 def shrink(seed: int) -> tuple[Outcome, frozenset[str]]:

@@ -43,6 +43,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.in_process import InProcessPeer, LocalEndpoint
 from penstock.scaler.build import build as build_scaler
 from penstock.scaler.settings import ScalerSettings
+from penstock.service.logs import silenced
 from penstock.service.settings import load_section
 from penstock.simulation.fault_plan import FaultPlan
 from penstock.simulation.runs import sections
@@ -69,8 +70,7 @@ CARD = b'{"name": "a", "revision": "1", "tasks": ["embed"], "files": {}}'
 
 def fuzz(seed: int, inputs: int, log: Path) -> int:
     """Give every target its share of inputs; returns how many findings there were."""
-    logging.disable(logging.CRITICAL)
-    with config_file(sections()) as file:
+    with silenced(logging.CRITICAL), config_file(sections()) as file:
         return run_virtual(_fuzz(seed, inputs, log, file))
 
 

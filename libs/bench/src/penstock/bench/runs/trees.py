@@ -16,6 +16,7 @@ from typing import Any
 from penstock.bench.fault_suite import logs
 from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.progress import say
+from penstock.service.logs import silenced
 from penstock.simulation.agent_trees import LIMITERS, Outcome, play
 
 LOG = logs.FOLDER / "run-trees.jsonl"
@@ -50,15 +51,13 @@ def figures_of(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 def played(seeds: Iterable[int]) -> Iterator[dict[str, Any]]:
     """Play seeds; a line for each."""
-    logging.disable(logging.WARNING)  # limiters say that their stores are lost, as they are here
-    try:
-        for seed in seeds:
+    for seed in seeds:
+        # Limiters say that their stores are lost, as they are here.
+        with silenced(logging.WARNING):
             row = asdict(play(seed))
-            if any(row[name] for name in WRONG):
-                say(f"run trees: {row}")
-            yield row
-    finally:
-        logging.disable(logging.NOTSET)
+        if any(row[name] for name in WRONG):
+            say(f"run trees: {row}")
+        yield row
 
 
 def main() -> int:
