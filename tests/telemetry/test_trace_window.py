@@ -7,7 +7,7 @@ from penstock.service.clock import SystemClock
 from penstock.telemetry.spans.spans import Source, SpanTree
 from penstock.telemetry.store import TelemetryStore
 from penstock.telemetry.window.settled_traces import summarise_trace
-from penstock.telemetry.window.traces import TraceWindow
+from penstock.telemetry.window.traces import ROW_BYTES, TraceWindow
 
 from .otlp import otlp_span
 
@@ -73,14 +73,14 @@ def test_a_trace_is_found_by_the_first_digits_of_its_identifier() -> None:
 
 
 def test_a_full_window_releases_the_traces_least_worth_keeping_first() -> None:
-    window = TraceWindow(700)
+    window = TraceWindow(14 * ROW_BYTES)
     source = window.source_number(SHOP)
     kinds = ["error", "", "slow", "", "reservoir", "anomalous"]
     for number in range(60):
         window.add(span(number + 1), source, float(number))
         settle(window, number + 1, kinds[number % 6])
     left = [summary.kept for summary in window.summaries()]
-    assert window.packed_bytes <= 700
+    assert window.packed_bytes <= 14 * ROW_BYTES
     assert window.released_traces == 60 - len(left)
     assert left.count("error") == 10, "all of the kind most worth keeping"
     assert not {"", "reservoir", "anomalous"} & set(left)

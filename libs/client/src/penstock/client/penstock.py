@@ -26,7 +26,7 @@ from penstock.client.background import check_process
 from penstock.client.errors import bad_request, from_fault_at, not_open
 from penstock.client.handshake import explained
 from penstock.client.retries import retry_pause_s
-from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
+from penstock.client.run import DEFAULT_TIMEOUT_S, NO_RUN, Priority, Run, new_run
 from penstock.client.tls import tls_of
 from penstock.rpc.call import PRIORITIES, Call
 from penstock.rpc.errors import Fault
@@ -35,8 +35,8 @@ from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
-CONTROL_TIMEOUT_S = 5
-"""Seconds for calls that need no model."""
+CONTROL = Run("", timeout_s=5)
+"""Of calls that need no model."""
 
 
 class Penstock:
@@ -45,8 +45,8 @@ class Penstock:
     Use it as an async context manager, or call `close`. It belongs to the event loop of its first
     call.
 
-    Every method takes `run` (run id, step, priority and timeout of each call; by default a run of
-    its own with 30 s). Methods that call a model take `options`, a CallOptions message, for
+    Every method takes `run` (run id, step, priority and timeout of each call; by default none,
+    with 30 s). Methods that call a model take `options`, a CallOptions message, for
     everything else. Every failure is a PenstockError.
 
     Args:
@@ -107,7 +107,7 @@ class Penstock:
         options: pb.CallOptions | None = None,
     ) -> pb.EmbedResponse:
         """Embed texts: one vector for each."""
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.EmbedRequest(
             options=requests.call_options(model, run, options),
             texts=requests.checked_texts("texts", texts),
@@ -129,7 +129,7 @@ class Penstock:
 
         Each text gets its `top_k` best labels.
         """
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.ClassifyRequest(
             options=requests.call_options(model, run, options),
             texts=requests.checked_texts("texts", texts),
@@ -150,7 +150,7 @@ class Penstock:
         options: pb.CallOptions | None = None,
     ) -> pb.RerankResponse:
         """Order documents by their relevance to a query: the best `top_n` of them, or all for 0."""
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.RerankRequest(
             options=requests.call_options(model, run, options),
             query=requests.checked_text("query", query),
@@ -169,7 +169,7 @@ class Penstock:
         options: pb.CallOptions | None = None,
     ) -> pb.GenerateResponse:
         """Continue a conversation, or answer a text; return the whole answer."""
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.GenerateRequest(
             options=requests.call_options(model, run, options), task=requests.generate_task(task)
         )
@@ -188,7 +188,7 @@ class Penstock:
 
         A stream that breaks raises; it never ends without a receipt.
         """
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.GenerateStreamRequest(
             options=requests.call_options(model, run, options), task=requests.generate_task(task)
         )
@@ -216,15 +216,16 @@ class Penstock:
         options: pb.CallOptions | None = None,
     ) -> pb.InferResponse:
         """Run a model on raw tensors."""
-        run = run or new_run()
+        run = run or NO_RUN
         request = pb.InferRequest(options=requests.call_options(model, run, options), task=task)
         answer: pb.InferResponse = await self.call("Infer", request, run)
         return answer
 
     async def list_models(self) -> pb.ListModelsResponse:
         """List the models that can be called."""
-        run = new_run(timeout_s=CONTROL_TIMEOUT_S)
-        answer: pb.ListModelsResponse = await self.call("ListModels", pb.ListModelsRequest(), run)
+        answer: pb.ListModelsResponse = await self.call(
+            "ListModels", pb.ListModelsRequest(), CONTROL
+        )
         return answer
 
     async def start_run(
@@ -242,7 +243,7 @@ class Penstock:
             parent: the run that opens it; its step, priority and timeout are taken over.
             reserve: the last part of the limits, for calls with `options.run_final`.
         """
-        own_run = parent or new_run()
+        own_run = parent or NO_RUN
         request = runs_pb2.StartRunRequest(
             parent_run_id=parent.id if parent is not None else "",
             name=name,
@@ -250,32 +251,29 @@ class Penstock:
             reserve=reserve,
             idempotency_token=uuid.uuid4().hex,
         )
-        control = new_run(timeout_s=CONTROL_TIMEOUT_S)
-        answer: runs_pb2.StartRunResponse = await self.call("StartRun", request, control)
+        answer: runs_pb2.StartRunResponse = await self.call("StartRun", request, CONTROL)
         return replace(own_run, id=answer.run.id)
 
     async def get_run(self, run: Run) -> runs_pb2.GetRunResponse:
         """A started run and those below it: state, limits, spent, held."""
         request = runs_pb2.GetRunRequest(run_id=run.id)
-        control = new_run(timeout_s=CONTROL_TIMEOUT_S)
-        answer: runs_pb2.GetRunResponse = await self.call("GetRun", request, control)
+        answer: runs_pb2.GetRunResponse = await self.call("GetRun", request, CONTROL)
         return answer
 
     async def raise_run(self, run: Run, limits: run_pb2.RunLimits | None = None) -> None:
         """Raise the limits of a started run to what is given, and let it go on."""
         request = runs_pb2.RaiseRunRequest(run_id=run.id, limits=limits)
-        await self.call("RaiseRun", request, new_run(timeout_s=CONTROL_TIMEOUT_S))
+        await self.call("RaiseRun", request, CONTROL)
 
     async def end_run(self, run: Run) -> None:
         """End a started run and those below it; a child's rest goes back to its parent."""
         request = runs_pb2.EndRunRequest(run_id=run.id)
-        await self.call("EndRun", request, new_run(timeout_s=CONTROL_TIMEOUT_S))
+        await self.call("EndRun", request, CONTROL)
 
     async def cancel_run(self, run: Run) -> int:
         """Cancel all calls of a run that are in flight; return their number."""
         request = pb.CancelRunRequest(run_id=run.id)
-        own_run = new_run(timeout_s=CONTROL_TIMEOUT_S)
-        answer: pb.CancelRunResponse = await self.call("CancelRun", request, own_run)
+        answer: pb.CancelRunResponse = await self.call("CancelRun", request, CONTROL)
         return answer.cancelled_calls
 
     async def call(self, method: str, request: Message, run: Run | None = None) -> Any:
@@ -288,7 +286,7 @@ class Penstock:
         """
         if method not in ROUTER.methods_by_name or ROUTER.methods_by_name[method].server_streaming:
             raise bad_request("method", f"{method!r} is not a unary RPC of {ROUTER.full_name}")
-        call = self._to_call(run or new_run())
+        call = self._to_call(run or NO_RUN)
         for attempt in itertools.count():
             try:
                 return await self._open().call(method, request, call)

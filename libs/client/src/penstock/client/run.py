@@ -18,7 +18,7 @@ class Run:
     """One agent run. Its calls share an id, and with it a trace, a budget and a cancellation.
 
     Attributes:
-        id: the run's id.
+        id: the run's id; empty for calls that belong to none.
         step: name of the current step.
         priority: of each call.
         timeout_s: seconds for each call.
@@ -41,6 +41,10 @@ class Run:
     def at(self, step: str) -> Run:
         """The same run at another step."""
         return replace(self, step=step)
+
+
+NO_RUN = Run("")
+"""Of calls that belong to no run."""
 
 
 def new_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from sys import intern
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.cache.lookups.messages import (
@@ -161,11 +162,16 @@ class Lookups:
         return response
 
     def _remember_served(self, lookup: Lookup, entry: Entry, semantic: SemanticResult) -> None:
-        """Remember a hit by its request id, so that its caller may report it as wrong."""
+        """Remember a hit by its request id, so that its caller may report it as wrong.
+
+        The texts that hits of one entry share are interned: there are thousands of hits.
+        """
         request_id = lookup.request.request_id
         if not request_id:
             return
-        served = ServedAnswer(lookup.tenant, entry.key, entry.scope_key, "", 0.0)
+        served = ServedAnswer(
+            intern(lookup.tenant), intern(entry.key), intern(entry.scope_key), "", 0.0
+        )
         candidate = semantic.candidate
         if candidate is not None:
             served = replace(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from sys import intern
 
 from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.critical_path import Section, critical_path
@@ -78,7 +79,7 @@ def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
     """The row of a trace.
 
     Model and cache outcome are those of the first span that carries a receipt; cost is that of all
-    receipts, since the trace of an agent's run has many.
+    receipts, since the trace of an agent's run has many. Texts that most rows share are one object.
     """
     root = tree.root
     receipts = _receipts(tree)
@@ -87,18 +88,18 @@ def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
     full_price = sum(int(span.attributes.get(semconv.FULL_PRICE, 0)) for span in receipts)
     return TraceSummary(
         trace_id,
-        root.name,
+        intern(root.name),
         root.source.service,
         root.start_ns,
         root.duration_ns,
         spans=len(tree.spans),
         services=tuple(sorted({span.source.service for span in tree.spans})),
         error=root.error,
-        tenant=_first(tree, semconv.TENANT),
+        tenant=intern(_first(tree, semconv.TENANT)),
         run_id=_first(tree, semconv.RUN, *CONVERSATIONS),
         step=_first(tree, semconv.STEP, *STEPS),
-        model=str(receipt.get(semconv.RESPONSE_MODEL, "")) or _first(tree, *MODELS),
-        cache=str(receipt.get(semconv.CACHE_OUTCOME, "")),
+        model=intern(str(receipt.get(semconv.RESPONSE_MODEL, "")) or _first(tree, *MODELS)),
+        cache=intern(str(receipt.get(semconv.CACHE_OUTCOME, ""))),
         paid_microusd=paid_microusd,
         saved_microusd=full_price - paid_microusd,
         background=background_of_trace(tree),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -46,6 +46,9 @@ class _StoredSpan(NamedTuple):
     """The serialised OTLP span."""
 
 
+ROW_BYTES = 700
+"""About what a settled trace takes in memory beside its packed spans: its row, its places in the
+tables."""
 MAX_SOURCES = 50_000
 """Processes whose spans are told apart; those of any further ones are shown as OTHER_SOURCES'."""
 OTHER_SOURCES = Source("(others)", "")
@@ -64,13 +67,17 @@ class _PackedTrace:
     summary: TraceSummary
     data: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        return ROW_BYTES + len(self.data)
+
 
 class TraceWindow:
     """Traces of the recent past.
 
     Args:
-        max_bytes: of packed traces, and of open ones as they came; the open traces that have been
-            quiet longest settle early where these are more.
+        max_bytes: of packed traces with their rows, and of open ones as they came; the open traces
+            that have been quiet longest settle early where these are more.
         quiet_s: a trace settles when no span of it has come for so long.
         max_open_s: a trace that is never quiet settles after so long.
     """
@@ -83,7 +90,10 @@ class TraceWindow:
         """The one that a span came for last stands last."""
         self._packed: OrderedDict[bytes, _PackedTrace] = OrderedDict()
         """In order of settling."""
-        self._eviction_queues: dict[str, deque[bytes]] = {kept: deque() for kept in EVICTION_ORDER}
+        self._eviction_queues: dict[str, OrderedDict[bytes, None]] = {
+            kept: OrderedDict() for kept in EVICTION_ORDER
+        }
+        """The packed traces by why they are kept, in order of settling."""
         self._sources: list[Source] = []
         self._source_numbers: dict[Source, int] = {}
         self._swept_s = 0.0
@@ -141,9 +151,8 @@ class TraceWindow:
         trace = self._open.get(trace_id)
         if trace is None:
             trace = self._open[trace_id] = _OpenTrace(now_s, now_s)
-            packed = self._packed.pop(trace_id, None)
+            packed = self._take_packed(trace_id)
             if packed is not None:
-                self.packed_bytes -= len(packed.data)
                 for stored in self._unpacked(packed.data):
                     trace.spans[bytes.fromhex(stored.view.span_id)] = stored
                     trace.size_bytes += len(stored.data)
@@ -176,29 +185,28 @@ class TraceWindow:
         """Pack an open trace, and release others where the window is full."""
         trace = self._open.pop(trace_id)
         self.open_bytes -= trace.size_bytes
-        data = _pack(trace.spans.values())
-        self._packed[trace_id] = _PackedTrace(summary, data)
-        self._eviction_queues[summary.kept].append(trace_id)
-        self.packed_bytes += len(data)
+        packed = _PackedTrace(summary, _pack(trace.spans.values()))
+        self._packed[trace_id] = packed
+        self._eviction_queues[summary.kept][trace_id] = None
+        self.packed_bytes += packed.size_bytes
         while self.packed_bytes > self._max_bytes and len(self._packed) > 1:
             self._release_one()
 
-    def _release_one(self) -> None:
-        """Release the oldest trace of the kind least worth keeping.
+    def _take_packed(self, trace_id: bytes) -> _PackedTrace | None:
+        """Take a packed trace out of the window; None where it is not in it."""
+        packed = self._packed.pop(trace_id, None)
+        if packed is not None:
+            self.packed_bytes -= packed.size_bytes
+            del self._eviction_queues[packed.summary.kept][trace_id]
+        return packed
 
-        A queue may name traces that were reopened and settled as another kind; those are skipped.
-        """
-        for kept in EVICTION_ORDER:
-            queue = self._eviction_queues[kept]
-            while queue:
-                trace_id = queue.popleft()
-                packed = self._packed.get(trace_id)
-                if packed is not None and packed.summary.kept == kept:
-                    del self._packed[trace_id]
-                    self.packed_bytes -= len(packed.data)
-                    self.held_spans -= packed.summary.spans
-                    self.released_traces += 1
-                    return
+    def _release_one(self) -> None:
+        """Release the oldest trace of the kind least worth keeping."""
+        queue = next(queue for kept in EVICTION_ORDER if (queue := self._eviction_queues[kept]))
+        packed = self._take_packed(next(iter(queue)))
+        if packed is not None:
+            self.held_spans -= packed.summary.spans
+            self.released_traces += 1
 
     def spans(self, trace_id: bytes) -> list[SpanView]:
         """The spans of a trace, open or settled; empty when it is not here."""
