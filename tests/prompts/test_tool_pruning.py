@@ -15,7 +15,7 @@ from penstock.prompts.tool_pruning import (
     PruningPolicy,
     Step,
     Untouched,
-    extension,
+    fewest,
     prune,
 )
 
@@ -55,10 +55,10 @@ OTHER = Asked("and now something else, which is what tool_a does, please")
 
 
 def test_the_fewest_tools_are_kept_that_leave_out_at_most_the_share_allowed() -> None:
-    assert extension([0.1, 0.6, 0.3], (), 0.11) == [1, 2]
-    assert extension([0.1, 0.6, 0.3], (), 0.05) == [1, 2, 0]
-    assert extension([0.1, 0.6, 0.3], {0}, 0.05) == [1, 2]
-    assert extension([0.1, 0.6, 0.3], {1, 2}, 0.11) == []
+    assert fewest([0.1, 0.6, 0.3], (), 0.11) == [1, 2]
+    assert fewest([0.1, 0.6, 0.3], (), 0.05) == [1, 2, 0]
+    assert fewest([0.1, 0.6, 0.3], [0], 0.05) == [0, 1, 2]
+    assert fewest([0.1, 0.6, 0.3], [1, 2], 0.11) == [1, 2]
 
 
 def test_the_first_turn_chooses_and_names_are_in_order() -> None:
@@ -70,16 +70,17 @@ def test_the_order_in_which_tools_come_does_not_matter() -> None:
     assert turned == pruned(FIRST)
 
 
-def test_later_turns_only_append() -> None:
-    before = kept(FIRST)
-    assert kept(FIRST, Called(("tool_c",))) == before
-    assert (
-        kept(FIRST, Called(("tool_c",)), Asked("tool_b is what I want from you now, my friend"))
-        == before
-    )
-    after = kept(FIRST, OTHER)
-    assert after == [*before, "tool_a"]
-    assert kept(FIRST, OTHER, FIRST) == after
+ALL_BACK = ["tool_b", "tool_c", *sorted(set(NAMES) - {"tool_b", "tool_c"})]
+
+
+def test_turns_that_need_what_is_kept_change_nothing() -> None:
+    again = Asked("tool_b is what I want from you now, my friend")
+    assert kept(FIRST, Called(("tool_c",)), again, Called(("tool_b", "tool_c"))) == kept(FIRST)
+
+
+def test_a_later_turn_that_may_need_another_tool_brings_all_back_behind_those_kept() -> None:
+    assert kept(FIRST, OTHER) == ALL_BACK
+    assert kept(FIRST, OTHER, FIRST, Called(("tool_j",))) == ALL_BACK
 
 
 def test_a_short_turn_is_read_with_those_before_it() -> None:
@@ -88,9 +89,8 @@ def test_a_short_turn_is_read_with_those_before_it() -> None:
 
 
 def test_a_call_to_a_tool_that_was_left_out_brings_all_back_behind_those_kept() -> None:
-    names = kept(FIRST, Called(("tool_j",)))
-    assert names == ["tool_b", "tool_c", *sorted(set(NAMES) - {"tool_b", "tool_c"})]
-    assert kept(FIRST, Called(("tool_j",)), OTHER) == names
+    assert kept(FIRST, Called(("tool_j",))) == ALL_BACK
+    assert kept(FIRST, Called(("tool_j",)), OTHER) == ALL_BACK
 
 
 def test_a_later_turn_that_cannot_be_read_brings_all_back() -> None:

@@ -7,16 +7,16 @@ Coverage", 2020). Where no tool stands out that is nearly all of them, and then 
 The choice depends on nothing but the tools and the turns, so every router makes the same one, and
 the next prompt of a conversation begins with the tools of the one before it:
 
-- The first user turn chooses. A later one only appends, and only where too much of its probability
-  lies outside what is kept already.
-- A call in the history to a tool that was not kept shows that the choice was wrong: from there on
-  all tools are kept, those first that were.
+- The first user turn chooses.
+- A later one that may need a tool which was left out brings all tools back, behind those that were
+  kept, and so does a call in the history to such a tool. A conversation's tools change once at
+  most: each change of tools writes the whole prompt to the provider's cache again.
 - Tools kept together stand in the order of their names, whatever order they came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.prompts.conversation import ToolSpec
@@ -139,7 +139,7 @@ class _Choice:
                 if self.kept and not called <= set(self.kept):
                     self.append(range(len(self._tools)))
 
-    def append(self, places: Sequence[int]) -> None:
+    def append(self, places: Iterable[int]) -> None:
         """Keep these tools as well."""
         fresh = set(places) - set(self.kept)
         self.kept += sorted(fresh, key=lambda place: self._tools[place].name)
@@ -148,43 +148,48 @@ class _Choice:
         is_first = self._question is None
         is_full = is_first or len(words(text)) >= FULL_QUESTION_WORDS
         self._question = text if is_full else f"{text}\n{self._question}"
-        if not is_first and not self.kept:
-            return  # The first turn left all tools as they came; so they stay.
-        wanted = self._wanted(self._question)
-        if wanted is not None:
-            self.append(wanted)
-            self.reason = ""
-        elif is_first:
-            self.reason = "no tools stand out"
-        else:
+        if is_first:
+            self._choose(text)
+        elif self.kept and not self._covers(self._question):
             self.append(range(len(self._tools)))
 
-    def _wanted(self, question: str) -> list[int] | None:
-        """The places of the tools that are wanted beside those kept; None for all."""
+    def _choose(self, question: str) -> None:
+        """Keep what the first turn needs, unless that is most of it."""
+        self.reason = "no tools stand out"
         if not is_readable(question):
-            return None
+            return
+        named = [
+            place for place, tool in enumerate(self._tools) if tool.name in self._policy.always_keep
+        ]
+        wanted = fewest(self._probabilities(question), named, self._policy.omitted_share)
+        size = sum(self._sizes[place] for place in wanted)
+        if size <= MAX_KEPT_SHARE * sum(self._sizes):
+            self.append(wanted)
+            self.reason = ""
+
+    def _covers(self, question: str) -> bool:
+        """Whether what is kept is enough for a later turn."""
+        if len(self.kept) == len(self._tools):
+            return True
+        if not is_readable(question):
+            return False
         probable = self._probabilities(question)
-        always = self._policy.always_keep
-        named = {place for place, tool in enumerate(self._tools) if tool.name in always}
-        wanted = extension(probable, named.union(self.kept), self._policy.omitted_share)
-        wanted += named
-        size = sum(self._sizes[place] for place in {*self.kept, *wanted})
-        return wanted if size <= MAX_KEPT_SHARE * sum(self._sizes) else None
+        return 1 - sum(probable[place] for place in self.kept) <= self._policy.omitted_share
 
 
-def extension(probable: Sequence[float], kept: Collection[int], omitted_share: float) -> list[int]:
-    """The fewest most probable places to add to those kept, so that at most `omitted_share` of the
-    probability is left out.
+def fewest(probable: Sequence[float], always: Collection[int], omitted_share: float) -> list[int]:
+    """The places that are always kept, and the fewest most probable ones beside them, so that at
+    most `omitted_share` of the probability is left out.
     """
+    kept = list(always)
     left_out = 1 - sum(probable[place] for place in kept)
-    added = []
     for place in sorted(range(len(probable)), key=lambda place: (-probable[place], place)):
         if left_out <= omitted_share:
             break
-        if place not in kept:
-            added.append(place)
+        if place not in always:
+            kept.append(place)
             left_out -= probable[place]
-    return added
+    return kept
 
 
 def _with_breakpoint(kept: Sequence[ToolSpec], tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:

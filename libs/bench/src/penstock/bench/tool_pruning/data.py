@@ -43,7 +43,7 @@ class Halves(NamedTuple):
 def halves(options: Options) -> Halves:
     """All requests, divided by groups drawn at random."""
     found = requests(options)
-    groups = sorted({request.group for request in found})
+    groups = sorted({request.group for request in found}, key=lambda name: (len(name), name))
     random.Random(SEED).shuffle(groups)
     first = set(groups[::2])
     return Halves(
@@ -86,16 +86,20 @@ def _tool(function: dict[str, Any]) -> ToolSpec:
 
 
 def _generated() -> list[Request]:
-    things = "invoice parcel flight hotel recipe song meeting ticket garden camera".split()
+    things = (
+        "invoice parcel flight hotel recipe song meeting ticket garden camera bicycle window lamp "
+        "carpet piano novel painting coat ladder kettle mirror saddle tractor violin anchor basket "
+        "cushion drill engine fence"
+    )
+    verbs = ("find", "cancel", "order", "describe", "repair", "rent", "sell", "insure")
     made = []
-    for number, thing in enumerate(things * 4):
-        action = ("find", "cancel", "order", "describe")[number // len(things)]
+    for thing in things.split():
         tools = tuple(
-            ToolSpec(f"{verb}_{thing}", f"To {verb} a {thing} of the user.", "{}")
-            for verb in ("find", "cancel", "order", "describe")
+            ToolSpec(f"{verb}_{thing}", f"To {verb} a {thing} of the user.", "{}") for verb in verbs
         )
-        text = f"I would like you to {action} the {thing} now"
-        made.append(Request(thing, text, tools, f"{action}_{thing}"))
+        for verb in verbs:
+            text = f"I would like you to {verb} the {thing} now"
+            made.append(Request(thing, text, tools, f"{verb}_{thing}"))
     return made
 
 

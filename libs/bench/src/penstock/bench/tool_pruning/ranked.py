@@ -63,16 +63,20 @@ class Kept(NamedTuple):
 
 
 def ranked_sets(
-    requests: Sequence[Request], draws: int, similarity: Similarity, count: Count
+    requests: Sequence[Request],
+    pool: Sequence[Request],
+    draws: int,
+    similarity: Similarity,
+    count: Count,
 ) -> Iterator[RankedSet]:
-    """Each request with `draws` sets of each size."""
+    """Each request with `draws` sets of each size, made of functions of the pool's requests."""
 
     @cache
     def tokens(tool: ToolSpec) -> int:
         return count(tool.name) + count(tool.description) + count(tool.parameters)
 
     for number, request in enumerate(requests):
-        others = [other for other in requests if other.group != request.group]
+        others = [other for other in pool if other.group != request.group]
         for size in SIZES:
             for draw in range(draws):
                 tools = tool_set(request, others, size, (number, draw))
