@@ -7,14 +7,15 @@ import math
 
 import pytest
 from penstock.prompts.conversation import ToolSpec
+from penstock.prompts.selection import Bm25Index
 from penstock.prompts.tool_ranking import (
     EVIDENCE,
-    index_of,
     is_readable,
     probabilities,
     spaced,
     text_to_embed,
     text_to_match,
+    word_counts,
 )
 
 WEATHER = ToolSpec(
@@ -80,8 +81,8 @@ def test_where_nothing_matches_well_no_tool_is_preferred_by_much() -> None:
 
 
 def test_words_of_the_schema_count() -> None:
-    index = index_of([WEATHER, ToolSpec("get_time", "The time.")])
-    scores = index.scores("is it fine on Sunday")
+    tools = (WEATHER, ToolSpec("get_time", "The time."))
+    scores = Bm25Index([word_counts(tool) for tool in tools]).scores("is it fine on Sunday")
     assert scores[0] > scores[1] == 0
 
 

@@ -35,8 +35,8 @@ def words(text: str) -> list[str]:
 class Bm25Index:
     """The words of passages, of which many questions may be asked."""
 
-    def __init__(self, passages: Sequence[str]) -> None:
-        counts = [Counter(words(passage)) for passage in passages]
+    def __init__(self, counts: Sequence[Counter[str]]) -> None:
+        """`counts`: how often each word stands in each passage."""
         lengths = [count.total() for count in counts]
         mean_length = sum(lengths) / max(1, len(lengths)) or 1.0
         self._norms = [K1 * (1 - B + B * length / mean_length) for length in lengths]
@@ -59,7 +59,7 @@ class Bm25Index:
 
 def bm25(question: str, passages: Sequence[str]) -> list[float]:
     """BM25 score of each passage for the question."""
-    return Bm25Index(passages).scores(question)
+    return Bm25Index([Counter(words(passage)) for passage in passages]).scores(question)
 
 
 def rank_passages(

@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from penstock.prompts.conversation import ToolSpec
-from penstock.prompts.selection import Bm25Index
+from penstock.prompts.selection import words
 
 SIMILARITY_WEIGHT = 13.9
 WORDS_WEIGHT = 5.9
@@ -86,9 +87,9 @@ def is_readable(text: str) -> bool:
     return bool(letters) and others <= MAX_OTHER_SCRIPT * len(letters)
 
 
-def index_of(tools: Sequence[ToolSpec]) -> Bm25Index:
-    """The words of tools, for `probabilities`."""
-    return Bm25Index([text_to_match(tool) for tool in tools])
+def word_counts(tool: ToolSpec) -> Counter[str]:
+    """How often each word stands in what BM25 reads of a tool."""
+    return Counter(words(text_to_match(tool)))
 
 
 def features(

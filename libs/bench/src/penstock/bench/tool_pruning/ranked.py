@@ -1,22 +1,25 @@
 """Sets of tools with what the shipped encoder and BM25 say of each tool, and what pruning keeps of
-them. Everything but the sets is the shipped code.
+them. Everything but the sets is the shipped code; what it computes of one text is computed once.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from penstock.bench.tool_pruning.data import Request, tool_set
 from penstock.prompts.conversation import ToolSpec
-from penstock.prompts.selection import Similarity
+from penstock.prompts.selection import Bm25Index, Embedder
 from penstock.prompts.tool_pruning import Asked, Pruned, PruningPolicy, prune
-from penstock.prompts.tool_ranking import features, index_of, probabilities, text_to_embed
+from penstock.prompts.tool_ranking import features, probabilities, text_to_embed, word_counts
 
 SIZES = (30, 60, 120)
 """Tools of a set."""
 Count = Callable[[str], int]
+Floats = NDArray[np.float64]
 
 
 class RankedSet(NamedTuple):
@@ -62,33 +65,51 @@ class Kept(NamedTuple):
     tools: int
 
 
+class Ranker:
+    """Ranks tools with the encoder; remembers what it computed of each text and tool."""
+
+    def __init__(self, embed: Embedder, count: Count) -> None:
+        self._embed, self._count = embed, count
+        self._vectors: dict[str, Floats] = {}
+        self._tools: dict[ToolSpec, tuple[Floats, Counter[str], int]] = {}
+
+    def ranked(self, request: Request, tools: tuple[ToolSpec, ...]) -> RankedSet:
+        """The set as the request ranks it."""
+        vectors, counts, tokens = zip(*map(self._known, tools), strict=True)
+        near = (np.stack(vectors) @ self._vector(request.text)).tolist()
+        word_scores = Bm25Index(counts).scores(request.text)
+        return RankedSet(
+            request,
+            tools,
+            tokens,
+            tuple(features(near, word_scores)),
+            tuple(probabilities(near, word_scores)),
+        )
+
+    def _known(self, tool: ToolSpec) -> tuple[Floats, Counter[str], int]:
+        if tool not in self._tools:
+            texts = (tool.name, tool.description, tool.parameters)
+            tokens = sum(map(self._count, texts))
+            self._tools[tool] = self._vector(text_to_embed(tool)), word_counts(tool), tokens
+        return self._tools[tool]
+
+    def _vector(self, text: str) -> Floats:
+        """The embedding of a text, of length 1."""
+        if text not in self._vectors:
+            vector = np.asarray(self._embed([text])[0])
+            self._vectors[text] = vector / np.linalg.norm(vector)
+        return self._vectors[text]
+
+
 def ranked_sets(
-    requests: Sequence[Request],
-    pool: Sequence[Request],
-    draws: int,
-    similarity: Similarity,
-    count: Count,
+    requests: Sequence[Request], pool: Sequence[Request], draws: int, ranker: Ranker
 ) -> Iterator[RankedSet]:
     """Each request with `draws` sets of each size, made of functions of the pool's requests."""
-
-    @cache
-    def tokens(tool: ToolSpec) -> int:
-        return count(tool.name) + count(tool.description) + count(tool.parameters)
-
     for number, request in enumerate(requests):
         others = [other for other in pool if other.group != request.group]
         for size in SIZES:
             for draw in range(draws):
-                tools = tool_set(request, others, size, (number, draw))
-                near = similarity(request.text, [text_to_embed(tool) for tool in tools])
-                words = index_of(tools).scores(request.text)
-                yield RankedSet(
-                    request,
-                    tools,
-                    tuple(map(tokens, tools)),
-                    tuple(features(near, words)),
-                    tuple(probabilities(near, words)),
-                )
+                yield ranker.ranked(request, tool_set(request, others, size, (number, draw)))
 
 
 def size_of(ranked: RankedSet) -> int:

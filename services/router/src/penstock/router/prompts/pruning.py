@@ -21,8 +21,9 @@ from penstock.prompts.conversation import (
     ToolSpec,
     estimate_tokens,
 )
+from penstock.prompts.selection import Bm25Index
 from penstock.prompts.tool_pruning import Asked, Called, Pruned, PruningPolicy, Step, prune
-from penstock.prompts.tool_ranking import index_of, probabilities, text_to_embed
+from penstock.prompts.tool_ranking import probabilities, text_to_embed, word_counts
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.service.bounded_map import BoundedMap
 from penstock.tasks.answers import text_of
@@ -55,9 +56,9 @@ class PrunedPrompt:
 class ToolPruner:
     """Prunes tools with one embedder; where that cannot be used, nothing is left out."""
 
-    def __init__(self, embedder: LocalEmbedder) -> None:
+    def __init__(self, embedder: LocalEmbedder, questions_kept: int = QUESTIONS_KEPT) -> None:
         self._embedder = embedder
-        self._known: BoundedMap[bytes, Sequence[float]] = BoundedMap(QUESTIONS_KEPT)
+        self._known: BoundedMap[bytes, Sequence[float]] = BoundedMap(questions_kept)
         self._one_at_a_time = threading.Lock()
 
     def prune(
@@ -96,7 +97,8 @@ class ToolPruner:
             known = self._known.get(key)
         if known is None:
             similarities = self._embedder(question, [text_to_embed(tool) for tool in tools])
-            known = probabilities(similarities, index_of(tools).scores(question))
+            word_scores = Bm25Index([word_counts(tool) for tool in tools]).scores(question)
+            known = probabilities(similarities, word_scores)
             if not self._embedder.given_up:
                 with self._one_at_a_time:
                     self._known.put(key, known)
