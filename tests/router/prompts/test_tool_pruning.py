@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
+from penstock.router.prompts.conversations import conversation_of
 from penstock.router.prompts.passages import LocalEmbedder, load_model
 from penstock.router.prompts.prefixes import Prefixes
+from penstock.router.prompts.pruning import ToolPruner
 from penstock.router.prompts.rules import PromptsSection, ShapingRule, ToolPruningSection
 from penstock.router.prompts.shaping import PromptShape
 from penstock.router.requests.resolved import ResolvedRequest
@@ -190,6 +193,21 @@ def test_an_embedder_that_fails_later_leaves_prompts_untouched_from_then_on(mode
     broken = True
     assert names(shape(stage, task(PIZZA))) == list(TOOLS)
     assert names(shape(stage, task(WEATHER))) == list(TOOLS)
+
+
+def test_the_user_turns_that_are_remembered_are_bounded(model: Path) -> None:
+    asked: list[str] = []
+
+    class Counting(LocalEmbedder):
+        def __call__(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+            asked.append(question)
+            return super().__call__(question, passages)
+
+    pruner = ToolPruner(Counting(model), questions_kept=2)
+    tools = conversation_of(task(WEATHER).generate).tools
+    for question in (WEATHER, PIZZA, WEATHER, "a song", PIZZA):
+        assert sum(pruner.probabilities(tools, question)) == pytest.approx(1)
+    assert asked == [WEATHER, PIZZA, "a song", PIZZA]
 
 
 @pytest.mark.parametrize(
