@@ -280,9 +280,9 @@ async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
             done = await shape(stage, asking("speaks of zinc"))
             assert "zinc" in done.task.generate.messages[2].content
             assert done.notes[-1] == "prompt: passages by BM25 alone, the embedder cannot be used"
-    assert [record.message for record in caplog.records] == [
-        f"prompts.embedder {tmp_path} cannot be used, BM25 selects alone: no such model"
-    ]
+    [message] = [record.message for record in caplog.records]
+    assert message.startswith(f"prompts.embedder {tmp_path} cannot be used, ")
+    assert message.endswith(": no such model")
 
 
 def test_the_built_model_embeds_each_text_by_itself(home: Path) -> None:

@@ -149,6 +149,13 @@ class Prices:
         added = usage.written_input_tokens * (price.written_input_price - plain)
         return (saved - added) // TOKENS_PER_MTOK
 
+    def read_prefix_microusd(self, model: str, tokens: int) -> int:
+        """What so many tokens cost that are read from the provider's prefix cache, in
+        micro-dollars; 0 for a model without a price.
+        """
+        price = self.models.get(model)
+        return 0 if price is None else tokens * price.cached_input_price // TOKENS_PER_MTOK
+
     def lost_prefix_microusd(self, model: str, tokens: int, written_tokens: int = 0) -> int:
         """What it cost that so many tokens were not read from the provider's prefix cache which
         could have been, in micro-dollars; 0 for a model without a price.

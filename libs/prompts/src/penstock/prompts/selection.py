@@ -32,20 +32,34 @@ def words(text: str) -> list[str]:
     ]
 
 
+class Bm25Index:
+    """The words of passages, of which many questions may be asked."""
+
+    def __init__(self, counts: Sequence[Counter[str]]) -> None:
+        """`counts`: how often each word stands in each passage."""
+        lengths = [count.total() for count in counts]
+        mean_length = sum(lengths) / max(1, len(lengths)) or 1.0
+        self._norms = [K1 * (1 - B + B * length / mean_length) for length in lengths]
+        self._frequencies: dict[str, dict[int, int]] = {}
+        """By word, how often it stands in which passage."""
+        for place, count in enumerate(counts):
+            for word, frequency in count.items():
+                self._frequencies.setdefault(word, {})[place] = frequency
+
+    def scores(self, question: str) -> list[float]:
+        """BM25 score of each passage for a question."""
+        scores = [0.0] * len(self._norms)
+        for word in sorted(set(words(question))):
+            containing = self._frequencies.get(word, {})
+            idf = math.log(1 + (len(scores) - len(containing) + 0.5) / (len(containing) + 0.5))
+            for place, frequency in containing.items():
+                scores[place] += idf * frequency * (K1 + 1) / (frequency + self._norms[place])
+        return scores
+
+
 def bm25(question: str, passages: Sequence[str]) -> list[float]:
     """BM25 score of each passage for the question."""
-    counts = [Counter(words(passage)) for passage in passages]
-    lengths = [sum(count.values()) for count in counts]
-    mean_length = sum(lengths) / max(1, len(lengths)) or 1.0
-    scores = [0.0] * len(passages)
-    for word in set(words(question)):
-        containing = sum(1 for count in counts if word in count)
-        idf = math.log(1 + (len(counts) - containing + 0.5) / (containing + 0.5))
-        for index, count in enumerate(counts):
-            frequency = count[word]
-            normalisation = K1 * (1 - B + B * lengths[index] / mean_length)
-            scores[index] += idf * frequency * (K1 + 1) / (frequency + normalisation)
-    return scores
+    return Bm25Index([Counter(words(passage)) for passage in passages]).scores(question)
 
 
 def rank_passages(

@@ -28,6 +28,7 @@ BENCHMARKS: tuple[str, ...] = (
     "spot",
     "standards",
     "tokens",
+    "tool-pruning",
     "telemetry",
     "wires",
     "index",

@@ -55,6 +55,7 @@ def task_of(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Tas
         tool = made.generate.tools.add()
         tool.CopyFrom(tools[spec.name])
         tool.description, tool.parameters_json = spec.description, spec.parameters
+        tool.cache_breakpoint = spec.breakpoint
     return made
 
 

@@ -1,5 +1,5 @@
-"""The local embedder that helps to select passages: loaded on first use, and given up for good,
-with one warning, when it fails.
+"""The local embedder that helps to select passages and to prune tools: loaded on first use, and
+given up for good, with one warning, when it fails.
 
 Called in worker threads only: loading takes a second and each new text some milliseconds. Owner of
 the model: this object.
@@ -71,5 +71,7 @@ class LocalEmbedder:
             first, self.given_up = not self.given_up, True
         if first:
             log.warning(
-                "prompts.embedder %s cannot be used, BM25 selects alone: %s", self._folder, error
+                "prompts.embedder %s cannot be used, BM25 selects alone, no tool is left out: %s",
+                self._folder,
+                error,
             )

@@ -13,16 +13,32 @@ from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.prefix_breaks import LOSSLESS_REPAIRS
 from penstock.prompts.selection import Similarity
 from penstock.prompts.templates import Template, template_problems
+from penstock.prompts.tool_pruning import PruningPolicy
 from penstock.router.requests.token_counts import token_counter
 from penstock.service.settings import Section
 from pydantic import Field, model_validator
 
 
+class ToolPruningSection(Section):
+    """Lossy: tools that a conversation is unlikely to need are left out of its prompts."""
+
+    omitted_share: float = Field(0.01, gt=0, le=0.2)
+    """Share of user turns whose tool may be among those left out."""
+    always_keep: tuple[str, ...] = ()
+    """Names of tools that are never left out, such as a search for whatever nothing else fits."""
+    dry_run: bool = False
+    """Receipts say what would be left out; all tools are sent."""
+
+    @property
+    def policy(self) -> PruningPolicy:
+        return PruningPolicy(self.omitted_share, frozenset(self.always_keep))
+
+
 class ShapingRule(Section):
     """What may be done for an organisation and a model; the first that fits counts.
 
-    Lossy, and off unless asked for: selection by a `keep_share` below 1, and `templates` by their
-    names.
+    Lossy, and off unless asked for: selection by a `keep_share` below 1, `templates` by their
+    names, and `prune_tools`.
     """
 
     organisation: str = "*"
@@ -39,6 +55,8 @@ class ShapingRule(Section):
     named_values: bool = True
     keep_share: float = Field(1.0, gt=0, le=1)
     templates: tuple[str, ...] = ()
+    prune_tools: ToolPruningSection | None = None
+    """Which tools may be left out; needs the section's `embedder`."""
     tokenizer_file: Path | None = None
     """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at
     four bytes each.
@@ -48,6 +66,11 @@ class ShapingRule(Section):
     def selects(self) -> bool:
         """Whether the rule asks for lossy selection."""
         return self.keep_share < 1
+
+    @property
+    def needs_embedder(self) -> bool:
+        """Whether the embedder, where there is one, has a part in it."""
+        return self.selects or self.prune_tools is not None
 
     @property
     def repairs(self) -> frozenset[str]:
@@ -101,11 +124,12 @@ class PromptsSection(Section):
     templates: tuple[TemplateSection, ...] = ()
     embedder: Path | None = None
     """Folder of a text model, as `make model` makes one: it joins BM25 where a rule selects
-    passages; without it BM25 selects alone.
+    passages, which BM25 selects alone without it, and where a rule leaves tools out, which none
+    does without it.
     """
 
     @model_validator(mode="after")
-    def _templates_fit(self) -> PromptsSection:
+    def _rules_fit(self) -> PromptsSection:
         wrong = template_problems(list(self._templates()))
         names = {template.name for template in self.templates}
         for place, rule in enumerate(self.rules):
@@ -114,6 +138,8 @@ class PromptsSection(Section):
                 for name in rule.templates
                 if name not in names
             ]
+            if rule.prune_tools is not None and self.embedder is None:
+                wrong.append(f"rules[{place}].prune_tools: needs prompts.embedder")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from penstock.prompts.optimiser import Optimiser
 from penstock.router.prompts.conversations import conversation_of, task_of
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.prefixes import Prefixes, Repairs
+from penstock.router.prompts.pruning import TOOL_PRUNING, PrunedPrompt, ToolPruner
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import SentPrompt, Shaped
@@ -48,6 +49,7 @@ class PromptShape:
         self._embedder_of = embedder
         self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
         self._embedder: LocalEmbedder | None = None
+        self._pruner: ToolPruner | None = None
         self.prepare(section)()
 
     def prepare(self, section: PromptsSection) -> Callable[[], None]:
@@ -56,12 +58,13 @@ class PromptShape:
         Raises:
             BadConfig: a tokenizer's file cannot be used; the old rules stay.
         """
-        selects = any(rule.selects for rule in section.rules)
-        embedder = self._embedder_of(section.embedder) if section.embedder and selects else None
+        is_needed = any(rule.needs_embedder for rule in section.rules)
+        embedder = self._embedder_of(section.embedder) if section.embedder and is_needed else None
         rules = section.optimisers(embedder)
 
         def put_in_force() -> None:
             self._rules, self._embedder = rules, embedder
+            self._pruner = ToolPruner(embedder) if embedder is not None else None
 
         return put_in_force
 
@@ -84,6 +87,8 @@ class PromptShape:
                 return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
+            pruned = await self._pruned(rule, optimiser, request, optimised)
+            optimised = pruned.prompt
             is_wire = request.task.generate.HasField("wire_request")
             if is_wire and _only_orders(optimised):
                 as_it_came = self._prefixes.sent(call, request, sent)
@@ -92,7 +97,9 @@ class PromptShape:
                     optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
             prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
-            shaped = self._shaped(request.task, optimised, prompt, models[0])
+            shaped = self._shaped(
+                request.task, replace(pruned, prompt=optimised), prompt, models[0]
+            )
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
             note = "prompt optimiser failed; the prompt is as it was sent"
@@ -114,25 +121,60 @@ class PromptShape:
             return await asyncio.to_thread(optimiser.optimise, sent)
         return optimiser.optimise(sent)
 
+    async def _pruned(
+        self,
+        rule: ShapingRule,
+        optimiser: Optimiser,
+        request: ResolvedRequest,
+        optimised: OptimisedPrompt,
+    ) -> PrunedPrompt:
+        """The prompt without the tools that the rule leaves out."""
+        pruner, section, task = self._pruner, rule.prune_tools, request.task.generate
+        if pruner is None or section is None or not task.tools:
+            return PrunedPrompt(optimised)
+        pruned = await asyncio.to_thread(
+            pruner.prune, task, optimised, section.policy, optimiser.count
+        )
+        if not section.dry_run:
+            return pruned
+        return PrunedPrompt(optimised, note=f"dry run, {pruned.note}" if pruned.note else "")
+
     def _shaped(
-        self, task: inference_pb2.Task, optimised: OptimisedPrompt, prompt: SentPrompt, model: str
+        self, task: inference_pb2.Task, pruned: PrunedPrompt, prompt: SentPrompt, model: str
     ) -> Shaped:
-        unchanged = Shaped(task, prompt=prompt, decisions=_lines(optimised.decisions))
+        optimised = pruned.prompt
+        notes = (pruned.note,) if pruned.note else ()
+        unchanged = Shaped(task, notes=notes, prompt=prompt, decisions=_lines(optimised.decisions))
         applied = sorted({one.transform for one in optimised.decisions if one.applied})
         if not applied:
             return unchanged
         before, after = optimised.tokens_before, optimised.tokens_after
         counted = "estimated" if optimised.estimated else "counted by its tokenizer"
         note = f"prompt: {', '.join(applied)}; {before} to {after} tokens, {counted}"
-        saved = max(0, before - after)
-        saved_microusd = self._prices.value.cost_bound_microusd(model, saved, 0) or 0
-        saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=saved_microusd)
         return replace(
             unchanged,
             task=task_of(task, optimised.conversation),
-            savings=(saving,) if saved_microusd else (),
-            notes=(note,),
+            savings=tuple(self._savings(pruned, prompt, model)),
+            notes=(note, *notes),
         )
+
+    def _savings(
+        self, pruned: PrunedPrompt, prompt: SentPrompt, model: str
+    ) -> Iterator[common_pb2.Saving]:
+        """What the tokens saved would have cost. Those of tools that were left out before, too,
+        would have been read from the provider's prefix cache.
+        """
+        prices = self._prices.value
+        tokens = pruned.prompt.tokens_before - pruned.prompt.tokens_after - pruned.saved_tokens
+        optimised = prices.cost_bound_microusd(model, max(0, tokens), 0) or 0
+        if optimised:
+            yield common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=optimised)
+        if prompt.share:
+            left_out = prices.read_prefix_microusd(model, pruned.saved_tokens)
+        else:
+            left_out = prices.cost_bound_microusd(model, pruned.saved_tokens, 0) or 0
+        if left_out:
+            yield common_pb2.Saving(technique=TOOL_PRUNING, microusd=left_out)
 
 
 def _repairs_applied(rule: ShapingRule, optimised: OptimisedPrompt) -> tuple[str, ...]:
