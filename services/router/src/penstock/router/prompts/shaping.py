@@ -12,16 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.api.common.v1 import common_pb2
-from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt
+from penstock.prompts.left_out import Pieces, tokens_left_out
 from penstock.prompts.optimiser import Optimiser
 from penstock.router.prompts.conversations import conversation_of, task_of
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.prefixes import Prefixes, Repairs
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
-from penstock.router.stages import SentPrompt, Shaped
+from penstock.router.stages import DirectCall, SentPrompt, Shaped
 from penstock.rpc.call import Call
 from penstock.service.current import Current
 
@@ -41,10 +42,13 @@ class PromptShape:
         section: PromptsSection,
         prices: Current[Prices],
         prefixes: Prefixes,
+        direct: DirectCalls,
         embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
     ) -> None:
         self._prices = prices
         self._prefixes = prefixes
+        self._direct = direct
+        self._pieces = Pieces()
         self._embedder_of = embedder
         self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
         self._embedder: LocalEmbedder | None = None
@@ -81,7 +85,9 @@ class PromptShape:
         try:
             sent = conversation_of(request.task.generate)
             if found is None:
-                return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
+                direct = self._direct.follow(call, request, sent, sent)
+                prompt = self._prefixes.sent(call, request, sent)
+                return Shaped(request.task, prompt=prompt, direct=direct)
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
             is_wire = request.task.generate.HasField("wire_request")
@@ -92,7 +98,12 @@ class PromptShape:
                     optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
             prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
-            shaped = self._shaped(request.task, optimised, prompt, models[0])
+            left_out = tokens_left_out(
+                sent, optimised.conversation, optimiser.count or self._pieces
+            )
+            shaped = self._shaped(request, optimised, prompt, left_out)
+            direct = self._direct.follow(call, request, sent, optimised.conversation, left_out)
+            shaped = replace(shaped, direct=direct)
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
             note = "prompt optimiser failed; the prompt is as it was sent"
@@ -106,6 +117,12 @@ class PromptShape:
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
         return replace(shaped, not_for=tuple(others))
 
+    def reused(self, call: Call, request: ResolvedRequest) -> DirectCall | None:
+        """Follow a prompt that is answered from memory."""
+        if not self._prices.value.has_prefix_prices(request.model):
+            return None
+        return self._direct.follow(call, request, conversation_of(request.task.generate), None)
+
     async def _optimised(
         self, rule: ShapingRule, optimiser: Optimiser, sent: Conversation
     ) -> OptimisedPrompt:
@@ -115,8 +132,13 @@ class PromptShape:
         return optimiser.optimise(sent)
 
     def _shaped(
-        self, task: inference_pb2.Task, optimised: OptimisedPrompt, prompt: SentPrompt, model: str
+        self,
+        request: ResolvedRequest,
+        optimised: OptimisedPrompt,
+        prompt: SentPrompt,
+        left_out: int,
     ) -> Shaped:
+        task = request.task
         unchanged = Shaped(task, prompt=prompt, decisions=_lines(optimised.decisions))
         applied = sorted({one.transform for one in optimised.decisions if one.applied})
         if not applied:
@@ -124,8 +146,7 @@ class PromptShape:
         before, after = optimised.tokens_before, optimised.tokens_after
         counted = "estimated" if optimised.estimated else "counted by its tokenizer"
         note = f"prompt: {', '.join(applied)}; {before} to {after} tokens, {counted}"
-        saved = max(0, before - after)
-        saved_microusd = self._prices.value.cost_bound_microusd(model, saved, 0) or 0
+        saved_microusd = self._prices.value.input_microusd(request.model, left_out)
         saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=saved_microusd)
         return replace(
             unchanged,
