@@ -1,6 +1,7 @@
 """What every test may use: the built model, and a folder that holds it.
 
-Here too is which tests stay together when they run on several cores, and which begin.
+Here too is which tests stay together when they run on several cores, and which begin. No test has a
+deadline: how long one takes says more of the machine than of the code.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 MODEL = "all-MiniLM-L6-v2"
 ONE_SYSTEM = Path(__file__).parent / "black_box"
 """The folder whose tests share one running system."""

@@ -137,6 +137,23 @@ class Prices:
         left = microusd * TOKENS_PER_MTOK - input_tokens * dearest_input
         return max(0, left // max(1, dearest_output))
 
+    def has_prefix_prices(self, model: str) -> bool:
+        """Whether input costs something else where it is read from the provider's prefix cache or
+        written to it.
+        """
+        price = self.models.get(model)
+        if price is None:
+            return False
+        plain = price.input_microusd_per_mtok
+        return price.cached_input_price != plain or price.written_input_price != plain
+
+    def input_microusd(self, model: str, tokens: int) -> int:
+        """What so many tokens of input cost at the plain price, in micro-dollars, rounded down; 0
+        for a model without a price.
+        """
+        price = self.models.get(model)
+        return 0 if price is None else tokens * price.input_microusd_per_mtok // TOKENS_PER_MTOK
+
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
         """What the provider's prefix cache saved of the plain input price, less what writing to it
         cost above that price, in micro-dollars; 0 for a model without a price.
@@ -148,13 +165,6 @@ class Prices:
         saved = usage.cached_input_tokens * (plain - price.cached_input_price)
         added = usage.written_input_tokens * (price.written_input_price - plain)
         return (saved - added) // TOKENS_PER_MTOK
-
-    def read_prefix_microusd(self, model: str, tokens: int) -> int:
-        """What so many tokens cost that are read from the provider's prefix cache, in
-        micro-dollars; 0 for a model without a price.
-        """
-        price = self.models.get(model)
-        return 0 if price is None else tokens * price.cached_input_price // TOKENS_PER_MTOK
 
     def lost_prefix_microusd(self, model: str, tokens: int, written_tokens: int = 0) -> int:
         """What it cost that so many tokens were not read from the provider's prefix cache which

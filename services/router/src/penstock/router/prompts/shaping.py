@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
-from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
-from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt
+from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec
+from penstock.prompts.left_out import Pieces, tokens_left_out
 from penstock.prompts.optimiser import Optimiser
 from penstock.router.prompts.conversations import conversation_of, task_of
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.prefixes import Prefixes, Repairs
-from penstock.router.prompts.pruning import TOOL_PRUNING, PrunedPrompt, ToolPruner
+from penstock.router.prompts.pruning import (
+    TOOL_PRUNING,
+    PrunedPrompt,
+    ToolPruner,
+    tool_tokens,
+)
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
-from penstock.router.stages import SentPrompt, Shaped
+from penstock.router.stages import DirectCall, SentPrompt, Shaped
 from penstock.rpc.call import Call
 from penstock.service.current import Current
 
@@ -34,6 +41,15 @@ PROMPT_OPTIMISER = "prompt_optimiser"
 """Technique: a prompt was made to say the same in fewer tokens."""
 
 
+class LeftOut(NamedTuple):
+    """Tokens of a prompt that are not sent."""
+
+    text: int
+    """Of its turns and descriptions; negative where lines are added."""
+    tools: int
+    """Of tools that the conversation is unlikely to need."""
+
+
 class PromptShape:
     """The shape stage. Holds one optimiser for each rule, and what each conversation sent last."""
 
@@ -42,10 +58,13 @@ class PromptShape:
         section: PromptsSection,
         prices: Current[Prices],
         prefixes: Prefixes,
+        direct: DirectCalls,
         embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
     ) -> None:
         self._prices = prices
         self._prefixes = prefixes
+        self._direct = direct
+        self._pieces = Pieces()
         self._embedder_of = embedder
         self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
         self._embedder: LocalEmbedder | None = None
@@ -84,9 +103,12 @@ class PromptShape:
         try:
             sent = conversation_of(request.task.generate)
             if found is None:
-                return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
+                direct = self._direct.follow(call, request, sent, sent)
+                prompt = self._prefixes.sent(call, request, sent)
+                return Shaped(request.task, prompt=prompt, direct=direct)
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
+            unpruned = optimised.conversation
             pruned = await self._pruned(rule, optimiser, request, optimised)
             optimised = pruned.prompt
             is_wire = request.task.generate.HasField("wire_request")
@@ -97,9 +119,11 @@ class PromptShape:
                     optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
             prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
-            shaped = self._shaped(
-                request.task, replace(pruned, prompt=optimised), prompt, models[0]
-            )
+            pruned = replace(pruned, prompt=optimised)
+            left_out = self._left_out(optimiser, sent, unpruned.tools, pruned)
+            shaped = self._shaped(request, pruned, prompt, left_out)
+            direct = self._direct.follow(call, request, sent, optimised.conversation, sum(left_out))
+            shaped = replace(shaped, direct=direct)
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
             note = "prompt optimiser failed; the prompt is as it was sent"
@@ -112,6 +136,12 @@ class PromptShape:
         organisation = call.principal.organisation
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
         return replace(shaped, not_for=tuple(others))
+
+    def reused(self, call: Call, request: ResolvedRequest) -> DirectCall | None:
+        """Follow a prompt that is answered from memory."""
+        if not self._prices.value.has_prefix_prices(request.model):
+            return None
+        return self._direct.follow(call, request, conversation_of(request.task.generate), None)
 
     async def _optimised(
         self, rule: ShapingRule, optimiser: Optimiser, sent: Conversation
@@ -140,9 +170,9 @@ class PromptShape:
         return PrunedPrompt(optimised, note=f"dry run, {pruned.note}" if pruned.note else "")
 
     def _shaped(
-        self, task: inference_pb2.Task, pruned: PrunedPrompt, prompt: SentPrompt, model: str
+        self, request: ResolvedRequest, pruned: PrunedPrompt, prompt: SentPrompt, left_out: LeftOut
     ) -> Shaped:
-        optimised = pruned.prompt
+        task, optimised = request.task, pruned.prompt
         notes = (pruned.note,) if pruned.note else ()
         unchanged = Shaped(task, notes=notes, prompt=prompt, decisions=_lines(optimised.decisions))
         applied = sorted({one.transform for one in optimised.decisions if one.applied})
@@ -154,27 +184,45 @@ class PromptShape:
         return replace(
             unchanged,
             task=task_of(task, optimised.conversation),
-            savings=tuple(self._savings(pruned, prompt, model)),
+            savings=self._savings(request.model, left_out),
             notes=(note, *notes),
         )
 
-    def _savings(
-        self, pruned: PrunedPrompt, prompt: SentPrompt, model: str
-    ) -> Iterator[common_pb2.Saving]:
-        """What the tokens saved would have cost. Those of tools that were left out before, too,
-        would have been read from the provider's prefix cache.
+    def _left_out(
+        self,
+        optimiser: Optimiser,
+        sent: Conversation,
+        tools: Sequence[ToolSpec],
+        pruned: PrunedPrompt,
+    ) -> LeftOut:
+        """What is not sent of a prompt.
+
+        Args:
+            optimiser: of its rule.
+            sent: as it came.
+            tools: of the shaped prompt, before some were left out.
+            pruned: as it is sent.
         """
-        prices = self._prices.value
-        tokens = pruned.prompt.tokens_before - pruned.prompt.tokens_after - pruned.saved_tokens
-        optimised = prices.cost_bound_microusd(model, max(0, tokens), 0) or 0
-        if optimised:
-            yield common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=optimised)
-        if prompt.share:
-            left_out = prices.read_prefix_microusd(model, pruned.saved_tokens)
-        else:
-            left_out = prices.cost_bound_microusd(model, pruned.saved_tokens, 0) or 0
-        if left_out:
-            yield common_pb2.Saving(technique=TOOL_PRUNING, microusd=left_out)
+        count = optimiser.count or self._pieces
+        shaped = pruned.prompt.conversation
+        if not pruned.left_out:
+            return LeftOut(tokens_left_out(sent, shaped, count), 0)
+        unused = (tool for tool in tools if tool.name in pruned.left_out)
+        with_all = replace(shaped, tools=tuple(tools))
+        return LeftOut(tokens_left_out(sent, with_all, count), tool_tokens(unused, count))
+
+    def _savings(self, model: str, left_out: LeftOut) -> tuple[common_pb2.Saving, ...]:
+        """What is not sent, at the plain price of input; what the provider's prefix cache would
+        have saved of it is part of another row.
+        """
+        tokens_by_technique = {PROMPT_OPTIMISER: left_out.text, TOOL_PRUNING: left_out.tools}
+        savings = (
+            common_pb2.Saving(
+                technique=technique, microusd=self._prices.value.input_microusd(model, tokens)
+            )
+            for technique, tokens in tokens_by_technique.items()
+        )
+        return tuple(saving for saving in savings if saving.microusd)
 
 
 def _repairs_applied(rule: ShapingRule, optimised: OptimisedPrompt) -> tuple[str, ...]:
