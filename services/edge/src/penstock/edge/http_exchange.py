@@ -55,17 +55,17 @@ class HttpExchange:
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
-        self.header_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
-        self.keys = {
-            key
-            for name, value in scope["headers"]
-            if (key := _key_of(name.lower(), value.decode("latin-1")))
-        }
+        query = scope.get("query_string", b"")
+        self.query = dict(parse_qsl(query.decode("latin-1"))) if query else {}
+        self.headers: dict[str, str] = {}
+        self.header_bytes = 0
+        self.keys: set[str] = set()
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            self.headers[name] = value
+            self.header_bytes += len(raw_name) + len(raw_value)
+            if key := _key_of(name, value):
+                self.keys.add(key)
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self.has_begun = False
         self._receive, self._send = receive, send
@@ -176,11 +176,11 @@ def current_task() -> asyncio.Task[Any]:
     return task
 
 
-def _key_of(name: bytes, value: str) -> str:
+def _key_of(name: str, value: str) -> str:
     """The key that a header carries; empty for other headers."""
-    if name == b"x-api-key":
+    if name == "x-api-key":
         return value.strip()
-    if name != b"authorization":
+    if name != "authorization":
         return ""
     scheme, _, key = value.strip().partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
