@@ -135,8 +135,8 @@ class Conversations:
         """The provider's own events, byte by byte; after the last a comment with the receipt."""
 
         async def send(chunk: inference_pb2.GenerateChunk) -> None:
-            if chunk.wire_piece:
-                await exchange.send_events(chunk.wire_piece)
+            if piece := chunk.wire_piece:
+                await exchange.send_events(piece)
 
         await _begin(exchange)
         receipt = await _each_chunk(first, messages, send)

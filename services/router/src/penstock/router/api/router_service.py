@@ -101,10 +101,12 @@ class RouterServicer(RunRpcs):
                 if isinstance(item, Outcome):
                     yield pb.GenerateStreamResponse(receipt=item.receipt)
                     continue
-                has_bytes = has_bytes or bool(item.wire_piece)
-                chunk = _only_bytes(item) if has_bytes else item
-                if chunk is not None:
-                    yield pb.GenerateStreamResponse(chunk=chunk)
+                piece = item.wire_piece
+                has_bytes = has_bytes or bool(piece)
+                if not has_bytes:
+                    yield pb.GenerateStreamResponse(chunk=item)
+                elif piece or item.finish_reason:
+                    yield _only_bytes(piece, item.finish_reason)
 
     def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
         infer = sized(INFER, Task(infer=request.task), "task.")
@@ -234,15 +236,14 @@ class RouterServicer(RunRpcs):
         return pb.SendFeedbackResponse(quarantined=quarantined)
 
 
-def _only_bytes(chunk: inference_pb2.GenerateChunk) -> inference_pb2.GenerateChunk | None:
-    """A chunk as it leaves to a caller who gets the provider's bytes, and reads these alone; None
-    where it has nothing for them.
-    """
-    if not (chunk.wire_piece or chunk.finish_reason):
-        return None
-    return inference_pb2.GenerateChunk(
-        wire_piece=chunk.wire_piece, finish_reason=chunk.finish_reason
-    )
+def _only_bytes(
+    piece: bytes, finish_reason: inference_pb2.FinishReason
+) -> pb.GenerateStreamResponse:
+    """A chunk as it leaves to a caller who gets the provider's bytes, and reads these alone."""
+    response = pb.GenerateStreamResponse()
+    response.chunk.wire_piece = piece  # Once: pieces may be large, and each use copies them.
+    response.chunk.finish_reason = finish_reason
+    return response
 
 
 def _embedded(outcome: Outcome) -> pb.EmbedResponse:
