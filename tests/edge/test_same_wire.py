@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from penstock.edge.conversations import COMMENT
+from penstock.edge.keep_alive import COMMENT
 from penstock.testkit.raw_upstream import RawAnswer, RawUpstream, in_pieces
 from penstock.testkit.recordings import recordings
 from running_edge import MODEL, Edge, serving_edge, with_key

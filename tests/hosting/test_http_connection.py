@@ -22,15 +22,22 @@ LARGE = b"x" * 20_000_000
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers without reading the body; `/large` has 20 MB, `/given-up` never ends."""
+    """Answers without reading the body; `/large` has 20 MB, `/pieces` as much in many pieces,
+    `/given-up` never ends.
+    """
     if scope["type"] != "http":
         return
-    body = LARGE if scope["path"] == "/large" else b"ok"
+    body = b"ok" if scope["path"] in ("/", "/given-up") else LARGE
     length = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": length})
     if scope["path"] == "/given-up":
         await send({"type": "http.response.body", "body": b"o", "more_body": True})
         return
+    if scope["path"] == "/pieces":
+        for start in range(0, len(body), 100_000):
+            piece = body[start : start + 100_000]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        body = b""
     await send({"type": "http.response.body", "body": body})
 
 
@@ -127,7 +134,7 @@ async def test_so_many_connections_are_held_and_no_more() -> None:
             assert b" 200 " in await reader.readline()
 
 
-@pytest.mark.parametrize("path", [b"/large", b"/given-up"])
+@pytest.mark.parametrize("path", [b"/large", b"/pieces", b"/given-up"])
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
 async def test_a_client_that_reads_nothing_is_cut(path: bytes, connection: bytes) -> None:
     limits = ConnectionLimits(connections=1, idle_s=0.5, unread_s=0.5)
@@ -139,10 +146,11 @@ async def test_a_client_that_reads_nothing_is_cut(path: bytes, connection: bytes
         await eventually(lambda: is_served(address), timeout_s=60, not_yet=CLOSED)
 
 
-async def test_a_client_that_reads_slowly_is_not_cut() -> None:
+@pytest.mark.parametrize("path", [b"/large", b"/pieces"])
+async def test_a_client_that_reads_slowly_is_not_cut(path: bytes) -> None:
     limits = ConnectionLimits(unread_s=0.5, idle_s=0.5)
     async with serving(limits) as address, opened(address) as (reader, writer):
-        writer.write(GET.replace(b"/ ", b"/large ", 1) + b"connection: close\r\n\r\n")
+        writer.write(GET.replace(b"/ ", path + b" ", 1) + b"connection: close\r\n\r\n")
         came = 0
         while part := await reader.read(65_536):
             came += len(part)

@@ -37,7 +37,9 @@ class ConnectionLimits:
     head_bytes: int = 128 << 10
     """Of a head; more are not read."""
     unread_s: float = 60.0
-    """After which a connection that is to be closed is cut where its client reads nothing."""
+    """After which a connection is cut whose client reads nothing, so that it can take no more of an
+    answer or cannot be closed.
+    """
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -104,10 +106,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._cut()
 
     def cut_unread(self) -> None:
-        """Cut the connection where it is being closed and its client has read nothing for too long:
-        until all was read it would stay. Call it from time to time.
+        """Cut the connection where it can take no more, or is being closed, and its client has read
+        nothing for too long: until then it would stay, and who sends would wait. Call it from time
+        to time; so nobody who sends needs a timer.
         """
-        if not self.transport.is_closing():
+        if not (self.flow.write_paused or self.transport.is_closing()):
+            self._unread_bytes = 0
             return
         waiting, now = self.transport.get_write_buffer_size(), self.loop.time()
         if waiting != self._unread_bytes:

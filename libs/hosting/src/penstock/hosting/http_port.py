@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 log = logging.getLogger(__name__)
 DEFAULT_LIMITS = ConnectionLimits()
 SWEEP_S = 2.0
-"""Seconds between two looks at connections that are being closed."""
+"""Seconds between two looks at connections whose clients may have stopped to read."""
 
 
 class HttpPort:
@@ -61,6 +61,9 @@ class HttpPort:
             timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
             http=connection_class(limits),
             server_header=False,
+            # Nobody reads who stands behind a proxy, and no requests are logged.
+            proxy_headers=False,
+            access_log=False,
         )
         self._scheme = "http" if tls is None else "https"
         if tls is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,6 @@ from penstock.edge.conversations import (
     Keeping,
 )
 from penstock.edge.draining import Draining
-from penstock.edge.http_exchange import ClientLeft, HttpExchange
 from penstock.edge.lookups import MODELS, RECEIPTS, RESPONSES, Lookups, no_method, no_path
 from penstock.edge.openai_chat.wire import ChatCompletions
 from penstock.edge.openai_responses.response_keeper import WIRE as RESPONSES_WIRE
@@ -130,7 +128,7 @@ class Acts:
         conversation = Conversation(
             wire, asked, options, identity, served.call, served.key, keeping
         )
-        await _unless_left(exchange, answer(exchange, conversation))
+        await exchange.unless_left(answer(exchange, conversation))
 
     async def _count_tokens(self, served: Served) -> None:
         asked = ANTHROPIC.read_count(await self._bodies.read(served), served.exchange.headers)
@@ -159,7 +157,7 @@ class Acts:
             self._account(served, response)
             await exchange.reply(200, embeddings_body(response, asked, asked.model))
 
-        await _unless_left(exchange, answer())
+        await exchange.unless_left(answer())
 
     async def _rerank(self, served: Served) -> None:
         exchange = served.exchange
@@ -176,31 +174,11 @@ class Acts:
             self._account(served, response)
             await exchange.reply(200, rerank_body(response, asked, identity))
 
-        await _unless_left(exchange, answer())
+        await exchange.unless_left(answer())
 
     def _account(self, served: Served, response: Any) -> None:
         self._receipts.keep(served.key, response.receipt)
         served.exchange.add_header(RECEIPT_HEADER, receipt_header(response.receipt))
-
-
-async def _unless_left(exchange: HttpExchange, answer: Any) -> None:
-    """Answer, unless the client leaves first: then the answer is cancelled.
-
-    Raises:
-        ClientLeft: it has.
-    """
-    work = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(exchange.left())
-    try:
-        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientLeft
-        work.result()
-    finally:
-        leaving.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.wait((work,))
 
 
 def route_name(path: str) -> str:

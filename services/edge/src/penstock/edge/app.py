@@ -1,7 +1,7 @@
 """The application: serves requests, ends them, and says what went wrong, for all paths.
 
-Bare ASGI, because every call passes here. A request is served in a task of its own, which ends as
-soon as its client leaves, and everything behind it.
+Bare ASGI, because every call passes here. A request is served in the task that the port made for
+it. Where its client leaves, what is being done for it is cancelled, and everything behind it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from penstock.edge.http_exchange import (
     HttpExchange,
     Receive,
     Send,
+    current_task,
 )
 from penstock.edge.lookups import no_method
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
@@ -75,8 +76,7 @@ class EdgeApp:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
-            timeout_s = self._settings.send_timeout_s
-            await self._serve(HttpExchange(scope, receive, send, timeout_s))
+            await self._serve(HttpExchange(scope, receive, send))
 
     async def _serve(self, exchange: HttpExchange) -> None:
         number = secrets.token_hex(16)
@@ -84,14 +84,8 @@ class EdgeApp:
             exchange.add_header(header, f"req_{number}")
         is_anthropic = exchange.path.startswith(MESSAGES) or "anthropic-version" in exchange.headers
         wire: Wire = ANTHROPIC if is_anthropic else OPENAI
-        work = asyncio.create_task(self._answer(exchange, wire, number))
-        with self.draining.counted(work):
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                if not work.done():
-                    work.cancel()
-                    await asyncio.wait((work,))
+        with self.draining.counted(current_task()):
+            await self._answer(exchange, wire, number)
 
     async def _answer(self, exchange: HttpExchange, wire: Wire, number: str) -> None:
         """Answer, or say what went wrong; never fails."""

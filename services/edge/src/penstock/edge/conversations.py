@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.edge.draining import Draining
 from penstock.edge.failures import failure_of
 from penstock.edge.http_exchange import HttpExchange
+from penstock.edge.keep_alive import KeepAlive
 from penstock.edge.receipt_header import receipt_header
 from penstock.edge.receipts import Receipts
 from penstock.edge.router_calls import RouterCalls
@@ -22,11 +22,9 @@ from penstock.edge.same_wire import EVENT_END, providers_event
 from penstock.edge.settings import EdgeSettings
 from penstock.edge.wire import Asked, Events, Failure, FailureKind, Identity, Wire
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, internal, to_fault
+from penstock.rpc.errors import Fault, internal
 
 RECEIPT_HEADER = "x-penstock-receipt"
-COMMENT = b": keep-alive\n\n"
-"""Sent while nothing is known of an answer; clients skip it."""
 LEAVING = Failure(
     FailureKind.OVERLOADED, "the server is being stopped; send the request again", may_retry=True
 )
@@ -108,63 +106,39 @@ class Conversations:
             Fault: before anything was sent.
         """
         request = router_pb2.GenerateStreamRequest(options=of.options, task=of.asked.task)
-        events = of.wire.events(of.asked, of.identity)
+        events, settings = of.wire.events(of.asked, of.identity), self._settings
         messages: Any = self._router.stream("GenerateStream", request, of.call, of.key)
-        async with aclosing(messages):
-            first = await self._first(exchange, messages)
+        keep_alive = KeepAlive(exchange, settings.first_piece_s, settings.keep_alive_s)
+        async with aclosing(messages), keep_alive:
             try:
-                await self._begin(exchange)
-                if not first.exception() and first.result().chunk.wire_piece:
+                first = await _first(exchange, messages)
+                if not isinstance(first, Fault) and first.chunk.wire_piece:
+                    await keep_alive.stop()  # A piece may end inside a line.
                     await self._pass_on(exchange, first, messages, of.key)
                 else:
-                    await self._render(exchange, events, first, messages, of)
+                    await self._render(exchange, events, first, messages, keep_alive, of)
                 await exchange.end_events()
             except Fault as fault:
+                if not exchange.has_begun:
+                    raise
+                await keep_alive.stop()
                 await self._fail(exchange, events, failure_of(fault))
             except asyncio.CancelledError:
                 if not self._draining.is_over:
                     raise
+                await keep_alive.stop()
                 await self._fail(exchange, events, LEAVING)
 
-    async def _first(
-        self, exchange: HttpExchange, messages: AsyncIterator[Any]
-    ) -> asyncio.Task[Any]:
-        """The first message, once it is there; while it is long in coming, the client is told that
-        the answer is worked at.
-        """
-        first = asyncio.ensure_future(anext(messages))
-        wait_s = self._settings.first_piece_s
-        try:
-            while not (await asyncio.wait((first,), timeout=wait_s))[0]:
-                await self._begin(exchange)
-                await exchange.send_events(COMMENT)
-                wait_s = self._settings.keep_alive_s
-        except BaseException:
-            first.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await first
-            raise
-        if not exchange.has_begun and first.exception() is not None:
-            raise to_fault(first.exception() or internal("no answer"))
-        return first
-
-    async def _begin(self, exchange: HttpExchange) -> None:
-        if not exchange.has_begun:
-            await exchange.begin_events()
-
     async def _pass_on(
-        self,
-        exchange: HttpExchange,
-        first: asyncio.Task[Any],
-        messages: AsyncIterator[Any],
-        key: str,
+        self, exchange: HttpExchange, first: Any, messages: AsyncIterator[Any], key: str
     ) -> None:
         """The provider's own events, byte by byte; after the last a comment with the receipt."""
 
         async def send(chunk: inference_pb2.GenerateChunk) -> None:
-            if chunk.wire_piece:
-                await exchange.send_events(chunk.wire_piece)
+            if piece := chunk.wire_piece:
+                await exchange.send_events(piece)
 
+        await _begin(exchange)
         receipt = await _each_chunk(first, messages, send)
         self._receipts.keep(key, receipt)
         await exchange.send_events(_receipt_note(receipt))
@@ -173,20 +147,25 @@ class Conversations:
         self,
         exchange: HttpExchange,
         events: Events,
-        first: asyncio.Task[Any],
+        first: Any,
         messages: AsyncIterator[Any],
+        keep_alive: KeepAlive,
         of: Conversation,
     ) -> None:
         """The answer as events of the caller's wire; the answer is kept before its end is told."""
+
+        async def send(chunk: inference_pb2.GenerateChunk) -> None:
+            if frames := events.piece(chunk):
+                keep_alive.heard()
+                await exchange.send_events(frames)
+
+        await keep_alive.say_from_now_on(events.keep_alive)
+        await _begin(exchange)
         await exchange.send_events(events.start())
-        async with _Beat(exchange, events, self._settings.keep_alive_s) as beat:
-
-            async def send(chunk: inference_pb2.GenerateChunk) -> None:
-                if frames := events.piece(chunk):
-                    beat.tick()
-                    await exchange.send_events(frames)
-
-            receipt = await _each_chunk(first, messages, send)
+        if isinstance(first, Fault):
+            raise first
+        receipt = await _each_chunk(first, messages, send)
+        await keep_alive.stop()
         self._receipts.keep(of.key, receipt)
         last = events.end(receipt.usage)
         if of.keeping is not None:
@@ -200,14 +179,36 @@ class Conversations:
         await exchange.end_events()
 
 
+async def _first(exchange: HttpExchange, messages: AsyncIterator[Any]) -> Any | Fault:
+    """The first message of an answer, or why there is none.
+
+    Raises:
+        Fault: why there is none, where nothing was sent.
+    """
+    try:
+        message = await anext(messages, None)
+        if message is None:
+            raise internal("no answer")
+        return message
+    except Fault as fault:
+        if not exchange.has_begun:
+            raise
+        return fault
+
+
+async def _begin(exchange: HttpExchange) -> None:
+    if not exchange.has_begun:
+        await exchange.begin_events()
+
+
 async def _each_chunk(
-    first: asyncio.Task[Any],
+    first: Any,
     messages: AsyncIterator[Any],
     send: Callable[[inference_pb2.GenerateChunk], Awaitable[None]],
 ) -> common_pb2.Receipt:
     """Send each chunk of a stream; the receipt, which its last message has."""
     receipt: common_pb2.Receipt | None = None
-    message = first.result()
+    message = first
     while message is not None:
         if message.HasField("receipt"):
             receipt = message.receipt
@@ -222,35 +223,3 @@ async def _each_chunk(
 def _receipt_note(receipt: common_pb2.Receipt) -> bytes:
     """The receipt as a comment, which clients skip."""
     return f": {RECEIPT_HEADER} {receipt_header(receipt)}\n\n".encode()
-
-
-class _Beat:
-    """Says on a stream that it is alive after each silence of so many seconds."""
-
-    def __init__(self, exchange: HttpExchange, events: Events, every_s: float) -> None:
-        self._exchange, self._events, self._every_s = exchange, events, every_s
-        self._last_s = 0.0
-
-    async def __aenter__(self) -> _Beat:
-        self._loop = asyncio.get_running_loop()
-        self._last_s = self._loop.time()
-        self._task = self._loop.create_task(self._run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    def tick(self) -> None:
-        """Something was said."""
-        self._last_s = self._loop.time()
-
-    async def _run(self) -> None:
-        while True:
-            silent_s = self._loop.time() - self._last_s
-            if silent_s < self._every_s:
-                await asyncio.sleep(self._every_s - silent_s)
-            else:
-                self.tick()
-                await self._exchange.send_events(self._events.keep_alive())

@@ -30,11 +30,14 @@ class BodyTooSlow(Exception):
 
 
 class ClientLeft(Exception):
-    """The client closed its connection, or reads nothing any more."""
+    """The client closed its connection, or it was cut since the client reads nothing any more."""
 
 
 class HttpExchange:
     """A request that came in, and the way to answer it.
+
+    What is sent waits while the client's connection can take no more. The port cuts the connection
+    of a client that reads nothing, which ends that wait (`ConnectionLimits.unread_s`).
 
     Attributes:
         method: in upper case.
@@ -49,26 +52,23 @@ class HttpExchange:
         scope: MutableMapping[str, Any],
         receive: Receive,
         send: Send,
-        send_timeout_s: float,
     ) -> None:
-        """`send_timeout_s`: seconds after which a client that reads nothing has left."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
-        self.header_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
-        self.keys = {
-            key
-            for name, value in scope["headers"]
-            if (key := _key_of(name.lower(), value.decode("latin-1")))
-        }
+        query = scope.get("query_string", b"")
+        self.query = dict(parse_qsl(query.decode("latin-1"))) if query else {}
+        self.headers: dict[str, str] = {}
+        self.header_bytes = 0
+        self.keys: set[str] = set()
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            self.headers[name] = value
+            self.header_bytes += len(raw_name) + len(raw_value)
+            if key := _key_of(name, value):
+                self.keys.add(key)
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self.has_begun = False
-        self._receive, self._send_at_once = receive, send
-        self._send_timeout_s = send_timeout_s
+        self._receive, self._send = receive, send
 
     def add_header(self, name: str, value: str) -> None:
         """Send a header with the response; what could end the line is left out."""
@@ -115,10 +115,32 @@ class HttpExchange:
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def left(self) -> None:
-        """Return when the client has closed its connection; call it once the body is read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    async def unless_left(self, answer: Awaitable[None]) -> None:
+        """Answer, unless the client leaves first: then the answer is cancelled. Call it once the
+        body is read.
+
+        Raises:
+            ClientLeft: it has.
+        """
+        answering: asyncio.Task[Any] | None = current_task()
+
+        async def leave() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            if answering is not None:
+                answering.cancel()
+
+        leaving = asyncio.create_task(leave())
+        try:
+            await answer
+        except asyncio.CancelledError:
+            if not leaving.done():
+                raise
+            current_task().uncancel()
+            raise ClientLeft from None
+        finally:
+            answering = None
+            leaving.cancel()
 
     async def reply(self, status: int, body: bytes, content_type: bytes = JSON_TYPE) -> None:
         """Send a whole response."""
@@ -129,23 +151,8 @@ class HttpExchange:
             *self.extra_headers,
         ]
         shown = b"" if self.method == "HEAD" else body
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": headers},
-            {"type": "http.response.body", "body": shown},
-        )
-
-    async def _send(self, *messages: MutableMapping[str, Any]) -> None:
-        """Send parts of the response; returns once the client's connection can take more.
-
-        Raises:
-            ClientLeft: it could not for too long: the client reads nothing.
-        """
-        try:
-            async with asyncio.timeout(self._send_timeout_s):
-                for message in messages:
-                    await self._send_at_once(message)
-        except TimeoutError:
-            raise ClientLeft from None
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": shown})
 
     async def begin_events(self) -> None:
         """Begin a response of events."""
@@ -162,11 +169,18 @@ class HttpExchange:
         await self._send({"type": "http.response.body", "body": b""})
 
 
-def _key_of(name: bytes, value: str) -> str:
+def current_task() -> asyncio.Task[Any]:
+    """The task that serves the request."""
+    task = asyncio.current_task()
+    assert task is not None, "requests are served in tasks"
+    return task
+
+
+def _key_of(name: str, value: str) -> str:
     """The key that a header carries; empty for other headers."""
-    if name == b"x-api-key":
+    if name == "x-api-key":
         return value.strip()
-    if name != b"authorization":
+    if name != "authorization":
         return ""
     scheme, _, key = value.strip().partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""

@@ -6,7 +6,9 @@ its budgets need. Both run on the same cores as the client and the provider, and
 rounds; a figure is the median over the rounds. What the edge adds is measured at 100 calls a second
 that do not wait for each other, against the provider asked directly, and divided by the p50 of a
 bare gRPC echo under the same load. `sse_cpu_vs_json` is the CPU time of all of Penstock's processes
-for one chunk of a stream, divided by the time to parse that chunk's JSON.
+for a call that is answered by a stream, divided by the number of its chunks and by the time to
+parse a chunk's JSON: it holds all that the call costs besides. `sse_chunk_cpu_vs_json` is what the
+stream's chunks add to the same call answered whole, divided alike.
 
 `conformance_run` and `conformance_failed` sum the last run of each suite of `make conformance`,
 which runs unmodified clients and appends to `docs/benchmarks/conformance.jsonl`: cases that need no
@@ -19,24 +21,25 @@ import asyncio
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 from penstock.bench.conformance.log import LOG, SuiteRun, campaign_figures, latest
 from penstock.bench.edge import litellm, rounds
 from penstock.bench.edge.http_client import HttpClient
 from penstock.bench.edge.penstock_side import PenstockSide, penstock
-from penstock.bench.edge.provider import Provider, provider_process
-from penstock.bench.edge.rounds import Opened, Side
+from penstock.bench.edge.provider import CHUNKS, Provider, provider_process
+from penstock.bench.edge.rounds import Opened, Side, StreamCpu
 from penstock.bench.harness.echo import echo_process
+from penstock.bench.harness.intervals import Interval, bootstrap, medians
 from penstock.bench.harness.load import quantile
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.service.program import loop_factory
 
-ROUNDS, QUICK_ROUNDS = 7, 1
+ROUNDS, QUICK_ROUNDS = 9, 1
 ROUND_S, QUICK_ROUND_S = 4.0, 0.5
 BOUNDS = {
     "conformance_run": Bound(">=", 100),
@@ -50,9 +53,27 @@ BOUNDS = {
     "disconnect_cancels_ms": Bound("<=", 50),
     "bytes_differing": Bound("<=", 0),
 }
-T = TypeVar("T")
-Figures = dict[str, float | int]
-Sides = list[dict[str, Side]]
+EXACT = frozenset(
+    {
+        "conformance_run",
+        "conformance_checkouts_run",
+        "conformance_left_out",
+        "conformance_failed",
+        "bytes_differing",
+    }
+)
+Figures = dict[str, float]
+Sides = Sequence[Mapping[str, Side]]
+
+
+class Measured(NamedTuple):
+    """What was measured, by rounds that are independent of each other."""
+
+    sides: Sides
+    added: Sequence[Opened]
+    streams: Sequence[StreamCpu]
+    disconnects_ms: Sequence[float]
+    bytes_differing: int
 
 
 def run(options: Options) -> Result:
@@ -64,18 +85,47 @@ def run(options: Options) -> Result:
         tempfile.TemporaryDirectory(prefix="penstock-edge-") as folder,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        measured, sides = runner.run(_measure(Path(folder), provider, echo.bare, options.quick))
-    measured = {**campaign_figures(clients), **measured}
-    bounds = {name: bound for name, bound in BOUNDS.items() if name in measured}
+        measured = runner.run(_measure(Path(folder), provider, echo.bare, options.quick))
+    figures: dict[str, float | int] = {**campaign_figures(clients), **figures_of(measured)}
+    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
+    sides = measured.sides
     context = {"callers": rounds.CALLERS, "rounds": len(sides), "data": "short chats"}
     notes = () if litellm.program() else ("LiteLLM's proxy is not installed: `make peers`.",)
     tables = (_table(sides), *([_conformance_table(clients)] if clients else []))
-    return Result(measured, bounds, context, tables, (), notes)
+    intervals = intervals_of(measured)
+    return Result(figures, bounds, context, tables, notes=notes, intervals=intervals, exact=EXACT)
 
 
-async def _measure(
-    folder: Path, provider: Provider, echo_address: str, quick: bool
-) -> tuple[Figures, Sides]:
+def figures_of(measured: Measured) -> dict[str, float | int]:
+    """The figures: medians of the rounds, and the slowest disconnect."""
+    figures: dict[str, float | int] = {}
+    for rows in _rows(measured):
+        figures |= medians(rows)
+    return {
+        **figures,
+        **_slowest(measured.disconnects_ms),
+        "bytes_differing": measured.bytes_differing,
+    }
+
+
+def intervals_of(measured: Measured) -> dict[str, Interval]:
+    """The intervals of all figures but the exact ones; none where there are too few rounds."""
+    intervals = bootstrap(measured.disconnects_ms, _slowest, "disconnects")
+    for rows in _rows(measured):
+        intervals |= bootstrap(rows, medians, "rounds")
+    return intervals
+
+
+def _rows(measured: Measured) -> Sequence[Sequence[Figures]]:
+    """The figures of each round, by what was measured in it."""
+    return (
+        [_load_figures(each) for each in measured.sides],
+        [_added_figures(each) for each in measured.added],
+        [_stream_figures(each) for each in measured.streams],
+    )
+
+
+async def _measure(folder: Path, provider: Provider, echo_address: str, quick: bool) -> Measured:
     count, seconds = (QUICK_ROUNDS, QUICK_ROUND_S) if quick else (ROUNDS, ROUND_S)
     async with contextlib.AsyncExitStack() as running:
         say("edge: starting the gateways")
@@ -87,20 +137,17 @@ async def _measure(
         direct = HttpClient(provider.address)
         for client in clients.values():
             await rounds.load(client, seconds / 2)
-        sides = await _in_turns(clients, count, seconds)
-        added = await _added(side.client, direct, echo_address, count, seconds)
-        return (
-            {
-                **_against_litellm(sides),
-                **_added_figures(added),
-                **await _rest(side, direct, provider, seconds, quick=quick),
-            },
-            sides,
+        return Measured(
+            await _in_turns(clients, count, seconds),
+            await _added(side.client, direct, echo_address, count, seconds),
+            await _streams(side, count, seconds / 2),
+            await _disconnects(side.client, provider, quick=quick),
+            await _bytes_differing(side.client, direct, quick=quick),
         )
 
 
 async def _in_turns(clients: dict[str, HttpClient], count: int, seconds: float) -> Sides:
-    sides: Sides = []
+    sides: list[Mapping[str, Side]] = []
     for number in range(count):
         say(f"edge: round {number + 1} of {count}")
         names = list(clients) if number % 2 else list(reversed(clients))
@@ -115,56 +162,62 @@ async def _added(
     return [await rounds.opened(edge, direct, echo_address, seconds) for _ in range(count)]
 
 
-async def _rest(
-    side: PenstockSide, direct: HttpClient, provider: Provider, seconds: float, *, quick: bool
-) -> Figures:
-    say("edge: streams, disconnects, bytes")
-    cpu_us = await rounds.stream_cpu_us(side, seconds)
-    disconnects = rounds.QUICK_DISCONNECTS if quick else rounds.DISCONNECTS
+async def _streams(side: PenstockSide, count: int, seconds: float) -> list[StreamCpu]:
+    say("edge: streams")
+    await rounds.stream_cpu(side, seconds / 2)
+    return [await rounds.stream_cpu(side, seconds) for _ in range(count)]
+
+
+async def _disconnects(edge: HttpClient, provider: Provider, *, quick: bool) -> list[float]:
+    say("edge: disconnects")
+    count = rounds.QUICK_DISCONNECTS if quick else rounds.DISCONNECTS
+    return await rounds.disconnects_ms(edge, provider, count)
+
+
+async def _bytes_differing(edge: HttpClient, direct: HttpClient, *, quick: bool) -> int:
+    say("edge: bytes")
     bodies = rounds.QUICK_ODD_BODIES if quick else rounds.ODD_BODIES
-    return {
-        "sse_cpu_us_per_chunk": cpu_us,
-        "sse_cpu_vs_json": cpu_us / rounds.json_cpu_us(),
-        "disconnect_cancels_ms": await rounds.slowest_disconnect_ms(
-            side.client, provider, disconnects
-        ),
-        "bytes_differing": await rounds.bytes_differing(side.client, direct, bodies),
-    }
+    return await rounds.bytes_differing(edge, direct, bodies)
 
 
-def _against_litellm(sides: Sides) -> Figures:
-    own = [round_["Penstock"] for round_ in sides]
-    figures: Figures = {
-        "cached_rps": _median(own, lambda side: side.cached.rps),
-        "uncached_rps": _median(own, lambda side: side.uncached.rps),
-        "uncached_p50_ms": _median(own, lambda side: side.uncached.p50_ms()),
+def _load_figures(sides: Mapping[str, Side]) -> Figures:
+    own, peer = sides["Penstock"], sides.get("LiteLLM")
+    figures = {
+        "cached_rps": own.cached.rps,
+        "uncached_rps": own.uncached.rps,
+        "uncached_p50_ms": own.uncached.p50_ms(),
     }
-    if "LiteLLM" not in sides[0]:
+    if peer is None:
         return figures
-    pairs = [(round_["Penstock"], round_["LiteLLM"]) for round_ in sides]
     return figures | {
-        "vs_litellm_rps_cached": _median(pairs, lambda of: of[0].cached.rps / of[1].cached.rps),
-        "vs_litellm_rps_uncached": _median(
-            pairs, lambda of: of[0].uncached.rps / of[1].uncached.rps
-        ),
-        "p50_vs_litellm": _median(
-            pairs, lambda of: of[0].uncached.p50_ms() / of[1].uncached.p50_ms()
-        ),
+        "vs_litellm_rps_cached": own.cached.rps / peer.cached.rps,
+        "vs_litellm_rps_uncached": own.uncached.rps / peer.uncached.rps,
+        "p50_vs_litellm": own.uncached.p50_ms() / peer.uncached.p50_ms(),
     }
 
 
-def _added_figures(added: Sequence[Opened]) -> Figures:
+def _added_figures(added: Opened) -> Figures:
     return {
-        "added_p50_vs_echo": _median(added, lambda each: each.added_p50 / each.echo_p50),
-        "added_p99_vs_echo": _median(added, lambda each: each.added_p99 / each.echo_p50),
-        "added_p50_ms": _median(added, lambda each: each.added_p50),
-        "added_p99_ms": _median(added, lambda each: each.added_p99),
-        "echo_p50_ms": _median(added, lambda each: each.echo_p50),
+        "added_p50_vs_echo": added.added_p50 / added.echo_p50,
+        "added_p99_vs_echo": added.added_p99 / added.echo_p50,
+        "added_p50_ms": added.added_p50,
+        "added_p99_ms": added.added_p99,
+        "echo_p50_ms": added.echo_p50,
     }
 
 
-def _median(values: Sequence[T], of: Callable[[T], float]) -> float:
-    return statistics.median(of(value) for value in values)
+def _stream_figures(cpu_us: StreamCpu) -> Figures:
+    in_all = cpu_us.streamed_call / CHUNKS
+    beyond = (cpu_us.streamed_call - cpu_us.whole_call) / CHUNKS
+    return {
+        "sse_cpu_us_per_chunk": in_all,
+        "sse_cpu_vs_json": in_all / cpu_us.json,
+        "sse_chunk_cpu_vs_json": beyond / cpu_us.json,
+    }
+
+
+def _slowest(took_ms: Sequence[float]) -> Figures:
+    return {"disconnect_cancels_ms": max(took_ms)}
 
 
 def _conformance_table(runs: Sequence[SuiteRun]) -> Table:

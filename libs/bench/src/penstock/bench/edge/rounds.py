@@ -14,7 +14,7 @@ import orjson
 from penstock.api.inference.v1 import inference_pb2_grpc
 from penstock.bench.edge.http_client import HttpClient
 from penstock.bench.edge.penstock_side import PenstockSide
-from penstock.bench.edge.provider import CHUNKS, SLOW, TEXT_CHUNK, Provider
+from penstock.bench.edge.provider import SLOW, TEXT_CHUNK, Provider
 from penstock.bench.edge.requests import PATH, chat_body, chat_request, odd_bodies
 from penstock.bench.harness.load import LoadResult, Send, closed_loop, quantile
 from penstock.bench.hop.benchmark import REQUEST
@@ -44,6 +44,17 @@ class Opened(NamedTuple):
     added_p50: float
     added_p99: float
     echo_p50: float
+
+
+class StreamCpu(NamedTuple):
+    """CPU microseconds in one round."""
+
+    streamed_call: float
+    """Of a call that is answered by CHUNKS chunks."""
+    whole_call: float
+    """Of the same call answered whole."""
+    json: float
+    """To read the JSON of one chunk, in this process."""
 
 
 _numbers = itertools.count()
@@ -105,22 +116,32 @@ async def _open_loop(send: Callable[[int], Awaitable[object]], seconds: float) -
     return took_ms
 
 
-async def stream_cpu_us(side: PenstockSide, seconds: float) -> float:
-    """CPU microseconds of all of Penstock's processes for one chunk of a stream."""
-    client = side.client
+def streamed(client: HttpClient) -> Send:
+    """Sends a question that was never asked, to be answered by a stream."""
 
     async def send(_: int) -> object:
         question = f"Tell {next(_numbers)} stories."
         return await client.send(chat_request(client, question, stream=True))
 
-    await closed_loop(send, CALLERS, seconds / 4)
+    return send
+
+
+async def stream_cpu(side: PenstockSide, seconds: float) -> StreamCpu:
+    """CPU of all of Penstock's processes for calls that are answered by streams, and for the same
+    calls answered whole; beside them the time to read a chunk's JSON.
+    """
+    streamed_us = await _call_cpu_us(side, streamed(side.client), seconds)
+    whole_us = await _call_cpu_us(side, uncached(side.client), seconds)
+    return StreamCpu(streamed_us, whole_us, _json_cpu_us())
+
+
+async def _call_cpu_us(side: PenstockSide, send: Send, seconds: float) -> float:
     began_s = side.cpu_s()
     result = await closed_loop(send, CALLERS, seconds)
-    chunks = len(result.latencies_ms) * CHUNKS
-    return (side.cpu_s() - began_s) * 1e6 / chunks
+    return (side.cpu_s() - began_s) * 1e6 / len(result.latencies_ms)
 
 
-def json_cpu_us() -> float:
+def _json_cpu_us() -> float:
     """CPU microseconds to read the JSON of one such chunk."""
     began_s = time.process_time()
     for _ in range(PARSED):
@@ -128,10 +149,10 @@ def json_cpu_us() -> float:
     return (time.process_time() - began_s) * 1e6 / PARSED
 
 
-async def slowest_disconnect_ms(edge: HttpClient, provider: Provider, count: int) -> float:
-    """The longest time from a caller's leaving until the provider's connection is closed."""
+async def disconnects_ms(edge: HttpClient, provider: Provider, count: int) -> list[float]:
+    """The times from a caller's leaving until the provider's connection is closed."""
     watcher = HttpClient(provider.address)
-    return max([await _disconnect_ms(edge, watcher) for _ in range(count)])
+    return [await _disconnect_ms(edge, watcher) for _ in range(count)]
 
 
 async def _disconnect_ms(edge: HttpClient, watcher: HttpClient) -> float:

@@ -21,6 +21,7 @@ from penstock.router.identity.grants import Grant, visible
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.prompts.prefixes import Prefixes
+from penstock.router.requests.recent_conversations import RecentConversations
 from penstock.router.requests.resolved import RecentTexts, Task, sized, sized_any
 from penstock.router.routing.choice import Chosen, InstanceChoice
 from penstock.router.routing.model_choice import Models
@@ -34,7 +35,7 @@ from penstock.rpc.dispatch import Continuation
 from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
-from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER, RERANK
+from penstock.tasks.kinds import CLASSIFY, INFER, RERANK
 from penstock.tasks.wire_request import translated
 
 
@@ -68,6 +69,7 @@ class RouterServicer(RunRpcs):
         self._prefixes = prefixes
         self._jobs = jobs
         self._recent_texts = RecentTexts()
+        self._recent_conversations = RecentConversations()
 
     def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Continuation:
         task = self._recent_texts.sized(request.texts)
@@ -85,13 +87,13 @@ class RouterServicer(RunRpcs):
     def Generate(
         self, request: pb.GenerateRequest, call: Call
     ) -> pb.GenerateResponse | Continuation:
-        generate = sized(GENERATE, _conversation(request.task, call), "task.")
+        generate = self._recent_conversations.sized(request.task, is_translated=call.is_translated)
         return self._calls.serve(request.options, generate, call, _generated)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        generate = sized(GENERATE, _conversation(request.task, call), "task.")
+        generate = self._recent_conversations.sized(request.task, is_translated=call.is_translated)
         stream = self._calls.stream(request.options, generate, call)
         has_bytes = False
         async with contextlib.aclosing(stream) as items:
@@ -99,10 +101,12 @@ class RouterServicer(RunRpcs):
                 if isinstance(item, Outcome):
                     yield pb.GenerateStreamResponse(receipt=item.receipt)
                     continue
-                has_bytes = has_bytes or bool(item.wire_piece)
-                chunk = _only_bytes(item) if has_bytes else item
-                if chunk is not None:
-                    yield pb.GenerateStreamResponse(chunk=chunk)
+                piece = item.wire_piece
+                has_bytes = has_bytes or bool(piece)
+                if not has_bytes:
+                    yield pb.GenerateStreamResponse(chunk=item)
+                elif piece or item.finish_reason:
+                    yield _only_bytes(piece, item.finish_reason)
 
     def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
         infer = sized(INFER, Task(infer=request.task), "task.")
@@ -232,23 +236,14 @@ class RouterServicer(RunRpcs):
         return pb.SendFeedbackResponse(quarantined=quarantined)
 
 
-def _conversation(asked: inference_pb2.GenerateTask, call: Call) -> Task:
-    """The task of a caller. Only a service of ours is believed that a request's own bytes say what
-    the task says, by which the call is admitted.
-    """
-    task = Task(generate=asked)
-    return task if call.is_translated else translated(task)
-
-
-def _only_bytes(chunk: inference_pb2.GenerateChunk) -> inference_pb2.GenerateChunk | None:
-    """A chunk as it leaves to a caller who gets the provider's bytes, and reads these alone; None
-    where it has nothing for them.
-    """
-    if not (chunk.wire_piece or chunk.finish_reason):
-        return None
-    return inference_pb2.GenerateChunk(
-        wire_piece=chunk.wire_piece, finish_reason=chunk.finish_reason
-    )
+def _only_bytes(
+    piece: bytes, finish_reason: inference_pb2.FinishReason
+) -> pb.GenerateStreamResponse:
+    """A chunk as it leaves to a caller who gets the provider's bytes, and reads these alone."""
+    response = pb.GenerateStreamResponse()
+    response.chunk.wire_piece = piece  # Once: pieces may be large, and each use copies them.
+    response.chunk.finish_reason = finish_reason
+    return response
 
 
 def _embedded(outcome: Outcome) -> pb.EmbedResponse:

@@ -171,7 +171,7 @@ class Attempts:
         state.sent_tokens += state.request.estimate.input_tokens
         rest = continued(task, text)
         estimate = state.request.kind.estimate(rest)
-        state.request = state.request._replace(options=options, task=rest, estimate=estimate)
+        state.request = state.request.with_task(rest)._replace(options=options, estimate=estimate)
         await self._holds.add(state, state.request)
         state.receipt.note(f"resumed after {len(text)} characters: {fault.reason}")
         self._selection.count("resumed")

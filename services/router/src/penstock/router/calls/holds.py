@@ -113,7 +113,7 @@ class Holds:
             task = Task()
             task.CopyFrom(request.task)
             task.generate.max_tokens = admitted.max_output_tokens
-            state.request = request._replace(task=task)
+            state.request = request.with_task(task)
 
     def _count(self, state: CallState, spent: Spent) -> None:
         """Count what an earlier try may have cost towards the caller's ceiling, and say so."""

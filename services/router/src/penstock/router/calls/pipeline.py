@@ -304,7 +304,7 @@ class Pipeline:
             state.span.set(names.PROMPT_DECISIONS, "\n".join(shaped.decisions))
         if shaped.task is not request.task:
             state.unshaped, state.unshaped_for = request.task, shaped.not_for
-            state.request = request._replace(task=shaped.task)
+            state.request = request.with_task(shaped.task)
 
     def _reuse(self, state: CallState, hit: Hit) -> Outcome:
         """Serve an answer that is there; a new one for a stale one is fetched afterwards."""

@@ -104,7 +104,7 @@ class CallState:
         self.prefix_blocks = self.fault = None
         self.receipt.go_on_with(model, shaped=task is request.task)
         self.tried.clear()
-        self.request = request._replace(model=model, task=task)
+        self.request = request.with_task(task)._replace(model=model)
 
 
 def spent_by(state: CallState, error: BaseException | None) -> Spent | None:

@@ -93,6 +93,10 @@ class ResolvedRequest(NamedTuple):
     is_escalation: bool = False
     """Whether a cheaper model has answered, and was not sure enough."""
 
+    def with_task(self, task: Task) -> ResolvedRequest:
+        """The same request of another task, whose digest has not been made."""
+        return self._replace(task=task, digest=b"")
+
     @property
     def may_bring_answers(self) -> bool:
         """Whether an answer to it may be kept for others."""
