@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from penstock.bench.harness.echo import echo_process
-from penstock.bench.overhead.stacks import instant_stack, miss_of
+from penstock.bench.overhead.sends import miss_of
+from penstock.bench.overhead.stacks import Choices, instant_stack
 from penstock.stack.shapes import SHAPES, Shape
 
 
@@ -12,5 +13,5 @@ from penstock.stack.shapes import SHAPES, Shape
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_miss_is_served_by_a_stack_of_the_production_profile(shape: Shape) -> None:
     with echo_process() as echo:
-        async with instant_stack(echo, traced=False, shape=shape) as stack:
+        async with instant_stack(echo, Choices(shape)) as stack:
             assert await miss_of(stack)(0)

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from penstock.models.bert_graph import bert_graph, write_bert
 from penstock.models.bert_reference import BertReference
+from penstock.models.quantize import to_fp16
 from penstock.onnx.card import BadModel
 from safetensors.numpy import save_file
 from tiny_bert import CONFIG, random_weights
@@ -40,6 +42,30 @@ def test_rows_of_any_length_are_embedded_as_by_numpy(pooling: str) -> None:
     reference = BertReference(CONFIG, WEIGHTS, pooling)
     expected = np.stack([reference.embed(*text) for text in TEXTS])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_in_fp16_the_fused_graph_is_valid_and_answers_alike(tmp_path: Path) -> None:
+    onnx.save(bert_graph(CONFIG, WEIGHTS), tmp_path / "fp32.onnx")
+    to_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    graph = onnx.load(tmp_path / "fp16.onnx")
+    onnx.checker.check_model(graph)
+    matrices = [weight for weight in graph.graph.initializer if len(weight.dims) == 2]
+    assert matrices
+    assert all(weight.data_type == onnx.TensorProto.FLOAT16 for weight in matrices)
+    ids = np.array([[4, 7, 9, 1]], dtype=np.int64)
+    rows = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    answers = [
+        onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(
+            ["sentence_embedding"], rows
+        )[0]
+        for name in ("fp32.onnx", "fp16.onnx")
+    ]
+    assert answers[1].dtype == np.float32
+    np.testing.assert_allclose(answers[1], answers[0], atol=5e-3)
 
 
 def test_operators_are_fused_but_for_the_norms() -> None:

@@ -152,14 +152,51 @@ def to_fp16(source: Path, target: Path, keep_float: Sequence[str] = ()) -> None:
         keep_float: names of nodes that stay in floating point.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     with _silent(), warnings.catch_warnings():
         # It warns of each weight that is too small for FP16; the comparison judges that better.
         warnings.simplefilter("ignore")
         model = convert_float_to_float16(
-            onnx.load(str(source)), keep_io_types=True, node_block_list=list(keep_float)
+            _with_types(onnx.load(str(source))),
+            keep_io_types=True,
+            disable_shape_infer=True,
+            node_block_list=list(keep_float),
         )
+        OnnxModel(model).topological_sort()  # The converter puts its casts at the end.
     onnx.save(model, str(target))
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the type of each value between its nodes, which says where the converter has
+    to cast. onnx's own inference stops at the runtime's fused operators, so the runtime is asked.
+    """
+    names = {name for node in model.graph.node for name in node.output if name}
+    names -= {value.name for value in model.graph.output}
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    del typed.graph.value_info[:]
+    for value in session.get_outputs():
+        if value.name in names and value.type in _ELEMENTS:
+            typed.graph.value_info.append(
+                onnx.helper.make_tensor_value_info(value.name, _ELEMENTS[value.type], None)
+            )
+    return typed
+
+
+_ELEMENTS = {
+    f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": number
+    for number in onnx.TensorProto.DataType.values()
+}
+"""The runtime's name of a tensor's type → its number in ONNX."""
 
 
 def matmul_nodes(source: Path) -> list[str]:

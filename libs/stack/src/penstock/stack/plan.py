@@ -154,11 +154,13 @@ class StackPlan:
         own = ",".join(self._workers.addresses())
         return {"batcher_address": own or self.addresses["batcher"]}
 
-    def batcher_and_instance(self) -> Stage:
-        """A batcher and one instance that registers nowhere, to measure the two alone."""
+    def batcher_and_instance(self, **settings: str) -> Stage:
+        """A batcher and one instance that registers nowhere, to measure the two alone; `settings`
+        are the instance's.
+        """
         return (
             self._process("batcher", **STANDALONE),
-            self.instance(1, router_address="", **STANDALONE),
+            self.instance(1, **{"router_address": "", **STANDALONE, **settings}),
         )
 
     def instance(self, number: int, **settings: str) -> Program:

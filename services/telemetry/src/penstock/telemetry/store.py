@@ -37,7 +37,7 @@ from penstock.telemetry.window.settled_traces import (
 )
 from penstock.telemetry.window.traces import TraceWindow
 
-ROUND_S = 0.25
+ROUND_S, IDLE_ROUND_S = 0.25, 1.0
 MAX_SETTLED_PER_ROUND = 400
 """Traces that settle before other calls get their turn."""
 
@@ -158,9 +158,15 @@ class TelemetryStore:
         """Settle traces and close quiet incidents until it is cancelled."""
         while True:
             settled = self.settle()
-            await self.clock.sleep(0.0 if settled >= MAX_SETTLED_PER_ROUND else ROUND_S)
+            await self.clock.sleep(self._pause_s(settled))
             self.detection.incidents.close_quiet(self.clock.time())
             self.write_own_metrics()
+
+    def _pause_s(self, settled: int) -> float:
+        """Until the next round; a trace that opens meanwhile is not due before an idle round."""
+        if settled >= MAX_SETTLED_PER_ROUND:
+            return 0.0
+        return ROUND_S if self.window.open_bytes else IDLE_ROUND_S
 
     def write_own_metrics(self) -> None:
         """Write telemetry's own metrics as series, at most every OWN_METRICS_EVERY_S."""

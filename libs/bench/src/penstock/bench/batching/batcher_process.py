@@ -24,10 +24,11 @@ REAL, INSTANT = "real", "instant"
 
 @dataclass
 class BatcherProcess:
-    """A connection to the batcher, and its process id."""
+    """A connection to the batcher, its process id, and the model of the real instance."""
 
     peer: Peer
     pid: int
+    model: str = DEFAULT_MODEL
 
     async def set_max_rows(self, rows: int) -> None:
         """Set the most rows of a batch."""
@@ -37,7 +38,7 @@ class BatcherProcess:
     async def embed(self, text: str, priority: int | None = None) -> object:
         """Embed a text with the real model."""
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
-        request = batcher_pb2.ComputeRequest(instance_id=REAL, model=DEFAULT_MODEL, task=task)
+        request = batcher_pb2.ComputeRequest(instance_id=REAL, model=self.model, task=task)
         call = Call() if priority is None else Call(priority=priority)
         return await self.peer.call("Compute", request, call)
 
@@ -47,14 +48,23 @@ class BatcherProcess:
 
 
 @contextlib.asynccontextmanager
-async def batcher_process(echo: EchoAddresses) -> AsyncIterator[BatcherProcess]:
-    """Start a batcher and an instance; attach it and the echo, each with one slot."""
+async def batcher_process(
+    echo: EchoAddresses, home: Path | None = None, model: str = DEFAULT_MODEL, **settings: str
+) -> AsyncIterator[BatcherProcess]:
+    """Start a batcher and an instance; attach it and the echo, each with one slot.
+
+    Args:
+        echo: the instant instance.
+        home: folder with the model; None: that of all models here.
+        model: what the real instance serves.
+        settings: of the real instance.
+    """
     with tempfile.TemporaryDirectory(prefix="penstock-batching-") as folder:
         config = Path(folder) / "penstock.yaml"
         config.write_text("{}")
-        plan = StackPlan(ports.free(), home_folder(), Path(folder), config, TOKEN)
+        plan = StackPlan(ports.free(), home or home_folder(), Path(folder), config, TOKEN)
         async with supervised() as supervisor:
-            await supervisor.start(plan.batcher_and_instance())
+            await supervisor.start(plan.batcher_and_instance(models=model, **settings))
             peer = connect(plan.addresses["batcher"], BATCHER, token=TOKEN)
             addresses = {REAL: plan.addresses["inference-1"], INSTANT: echo.endpoint}
             for name, address in addresses.items():
@@ -65,6 +75,6 @@ async def batcher_process(echo: EchoAddresses) -> AsyncIterator[BatcherProcess]:
             child = supervisor.child("batcher")
             assert child is not None
             try:
-                yield BatcherProcess(peer, child.pid)
+                yield BatcherProcess(peer, child.pid, model)
             finally:
                 await peer.close()

@@ -24,6 +24,8 @@ from penstock.rpc.errors import OK
 from penstock.service.program import loop_factory
 from penstock.service.service_tokens import SharedToken
 from penstock.service.settings import ServiceSettings
+from penstock.stack.plan import SINGLE_THREADED_LIBRARIES
+from penstock.stack.process import GRPC_DEFAULTS
 from penstock.testkit.instance import INFERENCE, EmptyInstance
 
 TOKEN = "token-of-the-hop-benchmark"
@@ -79,14 +81,15 @@ class EchoAddresses:
 
 @contextlib.contextmanager
 def echo_process(tls_dir: Path | None = None) -> Iterator[EchoAddresses]:
-    """Run both servers in a child process, which ends when its standard input is closed.
+    """Run both servers in a child process, which ends when its standard input is closed. What
+    services are told of gRPC and threads, it is told too.
 
     Args:
         tls_dir: certificate of the one with our Endpoint; None for plaintext.
     """
     command = [sys.executable, "-m", "penstock.bench.harness.echo"]
     own = {"PENSTOCK_TLS_DIR": str(tls_dir)} if tls_dir is not None else {}
-    environment = {**os.environ, **own}
+    environment = {**GRPC_DEFAULTS, **SINGLE_THREADED_LIBRARIES, **os.environ, **own}
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )

@@ -40,6 +40,13 @@ def cpu_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def program_of(pid: int) -> str:
+    """What a process runs: the last word of its command, or its program where that is an option."""
+    words = [word for word in psutil.Process(pid).cmdline() if word]
+    last = words[-1] if words and not words[-1].startswith("-") else Path(words[0]).name
+    return last.removeprefix("penstock.")
+
+
 def proportional_mb(pid: int) -> float:
     """Memory of a process in megabytes, shared pages divided among those who share them (PSS)."""
     return float(psutil.Process(pid).memory_full_info().pss) / 1e6

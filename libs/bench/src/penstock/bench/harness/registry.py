@@ -12,6 +12,7 @@ BENCHMARKS: tuple[str, ...] = (
     "faults",
     "fault-suite",
     "fresh",
+    "gpu",
     "hop",
     "limiter",
     "overhead",

@@ -2,12 +2,14 @@
 
 Client and server are two processes; the same echo answers both. The request is small (63 bytes of
 text) and the answer nearly empty, so that nothing but the hop is measured. The two sides take turns
-in rounds; a figure is the median over the rounds of the ratio within one round.
+in rounds; a figure is the median over the rounds of the ratio within one round. CPU is that of both
+processes for each answer, the load's own included.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from penstock.bench.harness.echo import SLOW, TOKEN, EchoAddresses, echo_process
 from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.load import LoadResult, Send, closed_loop
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import cpu_s
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import connect, open_channel
@@ -33,12 +36,15 @@ REQUEST = inference_pb2.ComputeRequest(
 SLOW_REQUEST = inference_pb2.ComputeRequest(model=SLOW)
 BOUNDS = {
     "stream_vs_unary_rps": Bound(">=", 8),
+    "stream_cpu_vs_unary": Bound("<=", 0.14),
     "stream_p50_vs_unary_at_1": Bound("<=", 1.1),
     "mixed_fast_p50_ratio": Bound("<=", 2),
 }
 COLUMNS = (
     "unary rps",
     "stream rps",
+    "unary CPU, µs",
+    "stream CPU, µs",
     "unary p50 at 1, ms",
     "stream p50 at 1, ms",
     "fast p50 alone, ms",
@@ -51,6 +57,8 @@ class Round(NamedTuple):
 
     unary_rps: float
     stream_rps: float
+    unary_cpu_us: float
+    stream_cpu_us: float
     unary_one_p50: float
     stream_one_p50: float
     fast_alone_p50: float
@@ -62,6 +70,9 @@ class Round(NamedTuple):
             "unary_rps": self.unary_rps,
             "stream_rps": self.stream_rps,
             "stream_vs_unary_rps": self.stream_rps / self.unary_rps,
+            "unary_cpu_us": self.unary_cpu_us,
+            "stream_cpu_us": self.stream_cpu_us,
+            "stream_cpu_vs_unary": self.stream_cpu_us / self.unary_cpu_us,
             "stream_p50_vs_unary_at_1": self.stream_one_p50 / self.unary_one_p50,
             "mixed_fast_p50_ratio": self.fast_mixed_p50 / self.fast_alone_p50,
         }
@@ -102,7 +113,8 @@ async def _measure(addresses: EchoAddresses, rounds: int, seconds: float) -> lis
 
     await closed_loop(unary, CALLERS, WARM_UP_S)
     await closed_loop(stream, CALLERS, WARM_UP_S)
-    rows = [await _round((unary, stream, mixed), seconds) for _ in range(rounds)]
+    sides = (unary, stream, mixed)
+    rows = [await _round(sides, seconds, addresses.pid) for _ in range(rounds)]
     await peer.close()
     await channel.close()
     return rows
@@ -112,9 +124,23 @@ def _is_slow(number: int) -> bool:
     return number % SLOW_EVERY == SLOW_EVERY - 1
 
 
-async def _round(sides: Sequence[Send], seconds: float) -> Round:
+class _Load(NamedTuple):
+    rps: float
+    cpu_us: float
+
+
+async def _load(side: Send, seconds: float, server: int) -> _Load:
+    """Load with CALLERS callers, and the CPU of this process and the server for each answer."""
+    pids = (os.getpid(), server)
+    before_s = sum(map(cpu_s, pids))
+    loaded = await closed_loop(side, CALLERS, seconds)
+    used_s = sum(map(cpu_s, pids)) - before_s
+    return _Load(loaded.rps, used_s * 1e6 / len(loaded.latencies_ms))
+
+
+async def _round(sides: Sequence[Send], seconds: float, server: int) -> Round:
     unary, stream, mixed = sides
-    many = [await closed_loop(side, CALLERS, seconds) for side in (unary, stream)]
+    by_call, by_item = [await _load(side, seconds, server) for side in (unary, stream)]
     one = [await closed_loop(side, 1, seconds / 2) for side in (unary, stream)]
     both = await closed_loop(mixed, CALLERS, seconds)
     # The fast items alone get as many callers as they have in the mix, where the other callers wait
@@ -123,7 +149,14 @@ async def _round(sides: Sequence[Send], seconds: float) -> Round:
     alone = await closed_loop(stream, fast_callers, seconds)
     fast_mixed_p50 = both.p50_ms(lambda number: not _is_slow(number))
     return Round(
-        many[0].rps, many[1].rps, one[0].p50_ms(), one[1].p50_ms(), alone.p50_ms(), fast_mixed_p50
+        by_call.rps,
+        by_item.rps,
+        by_call.cpu_us,
+        by_item.cpu_us,
+        one[0].p50_ms(),
+        one[1].p50_ms(),
+        alone.p50_ms(),
+        fast_mixed_p50,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -14,9 +14,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.bench.edge.provider import CHAT, Provider
 from penstock.bench.harness.echo import TOKEN, EchoAddresses
-from penstock.bench.harness.load import Send
 from penstock.bench.harness.processes import supervised
-from penstock.bench.hop.benchmark import TEXT
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.stack import ports
@@ -31,7 +29,8 @@ TENANT = "bench"
 KEY = "psk-overhead"
 MODEL = "instant"
 UPSTREAM = "provider"
-MAX_TOKENS = 16
+UNLIMITED_PROBES = 10**6
+"""Look-ups by meaning a second; the default bound slows down those who guess."""
 PRICE = {"name": CHAT, "input_microusd_per_mtok": 150_000, "output_microusd_per_mtok": 600_000}
 CONCURRENCY = 64
 WIDE_RATE = {
@@ -43,52 +42,39 @@ WIDE_RATE = {
 }
 
 
-def miss_of(stack: Stack) -> Send:
-    options = router_pb2.CallOptions(model=MODEL)
-    metadata = stack.metadata(TENANT)
-    numbers = itertools.count()
+@dataclass(frozen=True)
+class Choices:
+    """What differs between such stacks.
 
-    async def miss(_: int) -> object:
-        request = router_pb2.EmbedRequest(options=options, texts=[f"{TEXT} {next(numbers)}"])
-        return await stack.router.Embed(request, metadata=metadata)
+    Attributes:
+        shape: which services share a process.
+        traced: whether there is a telemetry service, to which all others export.
+        profile: `development` (everything is recorded) or `production` (a sample).
+        workers: cells behind one address.
+        identities: what services prove themselves with, over TLS; the instant model has to speak it
+            too.
+        provider: one that gets a service of its own before it.
+        models: folder of models, for a cache that reuses answers by meaning; None: exact ones only.
+    """
 
-    return miss
-
-
-def generate_of(stack: Stack) -> Send:
-    """Sends a question that was never asked to the instant provider."""
-    options = router_pb2.CallOptions(model=CHAT)
-    metadata = stack.metadata(TENANT)
-    numbers = itertools.count()
-
-    async def generate(_: int) -> object:
-        question = f"What is {next(numbers)} plus one?"
-        message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=question)
-        task = inference_pb2.GenerateTask(messages=[message], max_tokens=MAX_TOKENS)
-        request = router_pb2.GenerateRequest(options=options, task=task)
-        return await stack.router.Generate(request, metadata=metadata)
-
-    return generate
+    shape: Shape = "cell"
+    traced: bool = False
+    profile: str = "production"
+    workers: int = 1
+    identities: Identities | None = None
+    provider: Provider | None = None
+    models: Path | None = None
 
 
 @contextlib.asynccontextmanager
-async def instant_stack(
-    echo: EchoAddresses,
-    *,
-    traced: bool,
-    shape: Shape = "processes",
-    workers: int = 1,
-    identities: Identities | None = None,
-    provider: Provider | None = None,
-) -> AsyncIterator[Stack]:
-    """All deciding services as processes, with the instant model registered, and a provider behind
-    a service of its own where one is given.
-
-    With `identities`, over TLS; the instant model has to speak it too.
-    """
+async def instant_stack(echo: EchoAddresses, choices: Choices) -> AsyncIterator[Stack]:
+    """All deciding services as processes, with the instant model registered."""
+    identities, provider = choices.identities, choices.provider
     tls = identities.tls(STAND_IN) if identities is not None else None
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         folder = Path(name)
+        if choices.models is not None:
+            (folder / "models").symlink_to(choices.models)
         config = folder / "penstock.yaml"
         config.write_text(yaml.safe_dump(_config(provider)))
         plan = StackPlan(
@@ -97,15 +83,15 @@ async def instant_stack(
             folder,
             config,
             TOKEN,
-            profile="production",
-            shape=shape,
-            workers=workers,
+            profile=choices.profile,
+            shape=choices.shape,
+            workers=choices.workers,
             identities=identities,
             tls=tls,
             upstream_name=UPSTREAM if provider is not None else "",
         )
         async with supervised(tls) as supervisor:
-            for stage in plan.request_path(traced=traced):
+            for stage in plan.request_path(traced=choices.traced):
                 await supervisor.start(stage)
             async with open_channel(plan.addresses["router"], tls) as channel:
                 stub = router_pb2_grpc.RouterServiceStub(channel)
@@ -124,6 +110,7 @@ def _config(provider: Provider | None) -> dict[str, object]:
     content: dict[str, object] = {
         "keys": {"api": [api_key(TENANT, KEY)]},
         "limits": {"rules": [WIDE_RATE]},
+        "cache": {"probes_per_s": UNLIMITED_PROBES},
     }
     if provider is not None:
         server = {"name": UPSTREAM, "base_url": provider.base_url, "models": [{"name": CHAT}]}
@@ -142,6 +129,11 @@ def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
     identity = InstanceIdentity(TOKEN, tls=plan.tls)
     address = plan.addresses["registry"]
     return Registrar(address, instance, TOKEN, common_pb2.LoadReport, dial=identity.dial)
+
+
+def processes_of(stack: Stack) -> list[int]:
+    """All processes of a stack, stores included."""
+    return sorted({*processes_in(stack.plan.home), *stack.supervisor.pids})
 
 
 def processes_in(home: Path) -> Iterator[int]:

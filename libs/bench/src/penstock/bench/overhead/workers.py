@@ -11,32 +11,42 @@ the figure is the median of the rounds; the largest one is in the table.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
-import statistics
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.bench.harness.echo import EchoAddresses
+from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.load import Send, closed_loop
+from penstock.bench.harness.parts import Part
 from penstock.bench.harness.processes import accepted_connections, cpu_s
 from penstock.bench.harness.report import Bound, Table
 from penstock.bench.hop.benchmark import TEXT
-from penstock.bench.overhead.stacks import MODEL, TENANT, instant_stack, processes_in
+from penstock.bench.overhead.stacks import MODEL, TENANT, Choices, instant_stack, processes_of
 from penstock.rpc.peers.stream import open_channel
 from penstock.stack.stack import Stack
 
 CONNECTIONS = 16
 WARM_UP_S = 0.5
+READY_S, POLL_S = 30.0, 0.2
 ROUNDS, SECONDS = 7, 2.0
 WORKERS = (1, 2)
-WORKERS_BOUNDS = {
+BOUNDS = {
     "workers_cpu_per_call_ratio": Bound("<=", 1.1),
     "workers_largest_share": Bound("<=", 0.65),
 }
+COLUMNS = (
+    "one cell: CPU ms",
+    "two cells: CPU ms",
+    "one cell: answers/s",
+    "two cells: answers/s",
+    "largest share of connections",
+)
 
 
 class WorkersRound(NamedTuple):
@@ -50,59 +60,59 @@ class WorkersRound(NamedTuple):
     largest_share: float
     """Connections that the busier of the two cells accepted, as a share of all."""
 
-
-@dataclass(frozen=True)
-class WorkersAgainstOne:
-    """What was measured."""
-
-    rounds: list[WorkersRound]
-
     def figures(self) -> dict[str, float]:
-        """By name; medians over the rounds."""
+        """What it says of each figure."""
         return {
-            "workers_cpu_per_call_ratio": statistics.median(
-                row.two_cpu_ms / row.one_cpu_ms for row in self.rounds
-            ),
-            "workers_rps_ratio": statistics.median(
-                row.two_rps / row.one_rps for row in self.rounds
-            ),
-            "workers_largest_share": statistics.median(row.largest_share for row in self.rounds),
+            "workers_cpu_per_call_ratio": self.two_cpu_ms / self.one_cpu_ms,
+            "workers_rps_ratio": self.two_rps / self.one_rps,
+            "workers_largest_share": self.largest_share,
         }
 
-    def table(self) -> Table:
-        """Every round."""
-        columns = (
-            "one cell: CPU ms",
-            "two cells: CPU ms",
-            "one cell: answers/s",
-            "two cells: answers/s",
-            "largest share of connections",
-        )
-        return Table(
-            "misses of one cell and of two behind one address", columns, tuple(self.rounds)
-        )
 
-
-async def workers_against_one(echo: EchoAddresses, *, quick: bool) -> WorkersAgainstOne:
+async def measure_workers(echo: EchoAddresses, *, quick: bool) -> Part:
     """Measure both, interleaved."""
-    rounds, seconds = (2, 0.5) if quick else (ROUNDS, SECONDS)
+    rounds, seconds = (2, 0.3) if quick else (ROUNDS, SECONDS)
     async with contextlib.AsyncExitStack() as owned:
         stacks = {
-            workers: await owned.enter_async_context(
-                instant_stack(echo, traced=False, shape="cell", workers=workers)
-            )
+            workers: await owned.enter_async_context(instant_stack(echo, Choices(workers=workers)))
             for workers in WORKERS
         }
         for stack in stacks.values():
+            await _wait_for_every_cell(stack)
             async with _misses_of(stack) as send:
                 await closed_loop(send, CONNECTIONS, WARM_UP_S)
-        measured = []
+        rows = []
         for number in range(rounds):
             order = WORKERS if number % 2 else WORKERS[::-1]
             row = {workers: await _side(stacks[workers], seconds) for workers in order}
             one, two = row[1], row[2]
-            measured.append(WorkersRound(one.cpu_ms, two.cpu_ms, one.rps, two.rps, two.share))
-    return WorkersAgainstOne(measured)
+            rows.append(WorkersRound(one.cpu_ms, two.cpu_ms, one.rps, two.rps, two.share))
+    figures = [row.figures() for row in rows]
+    table = Table("misses of one cell and of two behind one address", COLUMNS, tuple(rows))
+    intervals = bootstrap(figures, medians, "rounds")
+    return Part(medians(figures), tables=(table,), intervals=intervals)
+
+
+async def _wait_for_every_cell(stack: Stack) -> None:
+    """Wait until the model is served over so many new connections in a row that each cell has some:
+    a cell learns within seconds of an instance that registered at another one.
+    """
+    end_s = time.monotonic() + READY_S
+    served = 0
+    while served < CONNECTIONS:
+        served = served + 1 if await _is_served(stack) else 0
+        if time.monotonic() > end_s:
+            raise RuntimeError(f"not every cell serves {MODEL} after {READY_S:g} s")
+
+
+async def _is_served(stack: Stack) -> bool:
+    async with open_channel(stack.addresses["router"]) as channel:
+        stub = router_pb2_grpc.RouterServiceStub(channel)
+        metadata = stack.metadata(TENANT)
+        answer = await stub.ListModels(router_pb2.ListModelsRequest(), metadata=metadata)
+    is_served = any(row.name == MODEL and row.ready_instances for row in answer.models)
+    await asyncio.sleep(0 if is_served else POLL_S)
+    return is_served
 
 
 class _Side(NamedTuple):
@@ -113,7 +123,7 @@ class _Side(NamedTuple):
 
 async def _side(stack: Stack, seconds: float) -> _Side:
     """Misses of one stack over connections of their own."""
-    pids = list(processes_in(stack.plan.home))
+    pids = processes_of(stack)
     others = _accepted(stack, pids)
     async with _misses_of(stack) as send:
         await closed_loop(send, CONNECTIONS, WARM_UP_S)

@@ -1,14 +1,17 @@
 """Triton serving an ONNX file by its Python backend, in the peers' environment.
 
-Arguments: file, threads, three ports (gRPC, HTTP, metrics), the runtime's optimisers to disable.
-Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as
-on the other sides.
+Arguments: file, threads, three ports (gRPC, HTTP, metrics), execution provider, the runtime's
+optimisers to disable. Triton may join requests of equal shape, as it does by default; onnxruntime
+has as many threads as on the other sides. It ends with status 3 where the runtime cannot start the
+provider.
 """
 
 from __future__ import annotations
 
 import sys
 from typing import Any
+
+NO_PROVIDER = 3
 
 
 def main() -> None:
@@ -25,8 +28,10 @@ def main() -> None:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=sys.argv[6:]
+        path, options, providers=[sys.argv[6]], disabled_optimizers=sys.argv[7:]
     )
+    if session.get_providers()[0] != sys.argv[6]:
+        sys.exit(NO_PROVIDER)
     output = session.get_outputs()[0].name
 
     @batch  # type: ignore[untyped-decorator]

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from penstock.bench.harness.echo import TOKEN, EchoAddresses, echo_process
 from penstock.bench.harness.load import Send, closed_loop
 from penstock.bench.harness.processes import cpu_s
-from penstock.bench.overhead.stacks import instant_stack, miss_of, processes_in
+from penstock.bench.overhead.sends import miss_of
+from penstock.bench.overhead.stacks import Choices, instant_stack, processes_in
 from penstock.stack.identities import Identities, write_identities
 from penstock.stack.stack import Stack
 
@@ -54,7 +55,7 @@ async def _side(identities: Identities | None) -> AsyncIterator[_Side]:
     certificates = identities.certificates if identities is not None else None
     own = certificates / "inference-onnx-quantized" if certificates is not None else None
     with echo_process(own) as echo:
-        running = instant_stack(echo, traced=False, shape="cell", identities=identities)
+        running = instant_stack(echo, Choices(identities=identities))
         async with running as stack:
             yield _Side(miss_of(stack), _processes(stack, echo))
 

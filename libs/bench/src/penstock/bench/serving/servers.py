@@ -16,6 +16,7 @@ import grpc
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.bench.serving.infer_requests import Server
+from penstock.onnx.session import CPU
 from penstock.stack import ports
 from penstock.stack.process import GRPC_EXPERIMENTS
 
@@ -30,15 +31,19 @@ class PeerAbsent(Exception):
 
 
 @contextlib.asynccontextmanager
-async def our_server(home: Path, model: str, threads: int) -> AsyncIterator[Server]:
-    """Our instance as the supervisor and the images start it."""
+async def our_server(
+    home: Path, model: str, threads: int, **settings: str
+) -> AsyncIterator[Server]:
+    """Our instance as the supervisor and the images start it, with these settings of its own."""
     port = ports.free_port()
     environment = os.environ | {
         "PENSTOCK_HOME": str(home),
         "PENSTOCK_LISTEN": f"{ports.LOOPBACK}:{port}",
         "PENSTOCK_COMPUTE_THREADS": str(threads),
+        "PENSTOCK_MODELS": model,
         "PENSTOCK_OTLP_ENDPOINT": "",
         "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,
+        **{f"PENSTOCK_{key.upper()}": value for key, value in settings.items()},
     }
     command = [sys.executable, "-m", "penstock.inference_onnx_quantized"]
     async with _running(command, environment, port, model) as server:
@@ -57,9 +62,13 @@ async def echo_server() -> AsyncIterator[Server]:
 
 @contextlib.asynccontextmanager
 async def triton_server(
-    model_file: Path, threads: int, disabled_optimizers: Sequence[str]
+    model_file: Path,
+    threads: int,
+    disabled_optimizers: Sequence[str] = (),
+    provider: str = CPU,
 ) -> AsyncIterator[Server]:
-    """Triton in the peers' environment, with these optimisers of its runtime disabled.
+    """Triton in the peers' environment, with these optimisers of its runtime disabled, and its
+    runtime on this execution provider.
 
     Raises:
         PeerAbsent: it cannot run here.
@@ -69,8 +78,8 @@ async def triton_server(
     free_ports = [ports.free_port() for _ in range(3)]
     script = Path(__file__).parents[1] / "peers" / "triton.py"
     python = PEERS_PYTHON.absolute()
-    arguments = [str(model_file), str(threads), *map(str, free_ports), *disabled_optimizers]
-    command = [str(python), str(script), *arguments]
+    arguments = [str(threads), *map(str, free_ports), provider, *disabled_optimizers]
+    command = [str(python), str(script), str(model_file), *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["LD_LIBRARY_PATH"] = _library_folder(python)
     environment["PATH"] = f"{python.parent}:{environment.get('PATH', '')}"
