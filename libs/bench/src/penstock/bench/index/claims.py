@@ -134,7 +134,7 @@ CLAIMS = (
         0.8,
         "tool-pruning",
         "schema_tokens_cut",
-        "opt-in; for single requests: in conversations with a provider that caches prefixes it saves "
+        "opt-in, for single requests; conversations with a provider that caches prefixes save "
         "nothing",
     ),
     Claim(
