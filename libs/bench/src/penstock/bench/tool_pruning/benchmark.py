@@ -25,7 +25,7 @@ from typing import Literal
 from penstock.bench.harness.intervals import Interval, bootstrap, of_share
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
-from penstock.bench.harness.report import Bound, Plot, Result, Table
+from penstock.bench.harness.report import Bound, Number, Plot, Result, Table
 from penstock.bench.tool_pruning.conversations import conversation_figures, played, sources
 from penstock.bench.tool_pruning.data import BFCL, SEED, Request, halves, tool_set
 from penstock.bench.tool_pruning.fitting import fitted
@@ -209,7 +209,9 @@ def _curves(sets: Sequence[RankedSet]) -> Curves:
 
 def _table(curves: Curves) -> Table:
     """What fewer or more tools cost and bring."""
-    rows = [(label, *_row(kept)) for curve in curves.values() for label, kept in curve.items()]
+    rows: list[tuple[str | Number, ...]] = []
+    for curve in curves.values():
+        rows += [(label, *_row(kept)) for label, kept in curve.items()]
     columns = [f"{what}, {size}" for size in SIZES for what in ("tools kept", "cut", "right")]
     return Table(
         "Tools kept, share of tokens cut, right tool kept", ("kept", *columns), tuple(rows)
