@@ -134,8 +134,8 @@ CLAIMS = (
         0.8,
         "tool-pruning",
         "schema_tokens_cut",
-        "opt-in; for single requests: in conversations with a provider that caches prefixes it "
-        "saves nothing",
+        "opt-in, for single requests; conversations with a provider that caches prefixes save "
+        "nothing",
     ),
     Claim(
         "the right tool is among those kept for 99 % of requests",

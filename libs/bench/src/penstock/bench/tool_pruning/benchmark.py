@@ -5,7 +5,9 @@ A request of BFCL (`live_multiple`) comes with its own functions among those of 
 is the function of BFCL's own answer; one of the same purpose from another request counts as wrong.
 Constants were chosen on one half of BFCL's sets of functions, and are fitted there anew in each
 run; everything reported is from the other half. Intervals are over these sets, drawn whole; those
-of one size are Clopper and Pearson's over requests.
+of `right_tool_kept` are Clopper and Pearson's over requests, where one counts as right only if its
+tool was kept in all of its sets of tools. Requests for the same functions are alike:
+`functions_without_miss` counts only the functions.
 
 Conversations are tau-bench's, with 60 tools: what each prompt shares with the one before it is read
 from a prefix cache at 0.1, the rest written at 1.25; tools stand before everything else, so a
@@ -18,11 +20,12 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from penstock.bench.harness.intervals import Interval, bootstrap, of_share
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
-from penstock.bench.harness.report import Bound, Plot, Result, Table
+from penstock.bench.harness.report import Bound, Number, Plot, Result, Table
 from penstock.bench.tool_pruning.conversations import conversation_figures, played, sources
 from penstock.bench.tool_pruning.data import BFCL, SEED, Request, halves, tool_set
 from penstock.bench.tool_pruning.fitting import fitted
@@ -78,24 +81,36 @@ def run(options: Options) -> Result:
     kept = [keep_by_probability(ranked, DEFAULT_SHARE) for ranked in sets]
     tasks = played(options, reported, ranker, DEFAULT_SHARE)
     sums = _sums(kept)
-    figures = _figures(sums) | conversation_figures(tasks) | _times(models, reported)
+    without_miss, groups = _without_miss(kept, "group")
+    figures = {
+        **_figures(sums),
+        "functions_without_miss": without_miss / groups,
+        **conversation_figures(tasks),
+        **_times(models, reported),
+    }
     intervals = bootstrap(sums, _figures, "sets of functions")
     intervals |= bootstrap(tasks, conversation_figures, "tasks")
-    intervals |= _by_size(kept)
+    intervals |= _shares(kept)
+    curves = _curves(sets)
+    tables = (_table(curves), *_missed(sets, kept))
     context = {
-        "data": {BFCL: options.source(BFCL)} | sources(options),
+        **_context(options),
         "requests": len(asked[1]),
         "requests on which constants were chosen": len(asked[0]),
         "sets of tools": len(sets),
+        "weights fitted in this run": weights._asdict(),
+    }
+    return Result(figures, BOUNDS, context, tables, (_plot(curves),), intervals=intervals)
+
+
+def _context(options: Options) -> dict[str, object]:
+    return {
+        "data": {BFCL: options.source(BFCL)} | sources(options),
         "omitted_share": DEFAULT_SHARE,
         "weights": {"similarity": SIMILARITY_WEIGHT, "words": WORDS_WEIGHT},
-        "weights fitted in this run": weights._asdict(),
         "tokenizer": DECODER,
         "seed": SEED,
     }
-    curves = _curves(sets)
-    tables = (_table(curves), *_missed(sets, kept))
-    return Result(figures, BOUNDS, context, tables, (_plot(curves),), intervals=intervals)
 
 
 Sums = Mapping[int, tuple[int, float, int]]
@@ -128,14 +143,26 @@ def _figures(groups: Sequence[Sums]) -> dict[str, float]:
     return found
 
 
-def _by_size(kept: Sequence[Kept]) -> dict[str, Interval]:
-    """Of each size, the interval over requests: one is right where all of its sets are."""
-    found = {}
-    for size in SIZES:
-        rights = [one.right for one in kept if one.size == size]
-        requests = [all(rights[at : at + DRAWS]) for at in range(0, len(rights), DRAWS)]
-        found[f"right_tool_kept_{size}"] = of_share(sum(requests), len(requests), "requests")
+def _shares(kept: Sequence[Kept]) -> dict[str, Interval]:
+    """Intervals of the right tools kept. Drawn anew, sets of which none was missed tell nothing, so
+    they are over requests: one is right where all of its sets are.
+    """
+    found = {"functions_without_miss": _of_share(kept, "group", "sets of functions")}
+    for suffix, sizes in (("", SIZES), *((f"_{size}", (size,)) for size in SIZES)):
+        of_size = [one for one in kept if one.size in sizes]
+        found[f"right_tool_kept{suffix}"] = _of_share(of_size, "request", "requests")
     return found
+
+
+def _of_share(kept: Sequence[Kept], by: Literal["group", "request"], of: str) -> Interval:
+    return of_share(*_without_miss(kept, by), of)
+
+
+def _without_miss(kept: Sequence[Kept], by: Literal["group", "request"]) -> tuple[int, int]:
+    """How many groups or requests have no set that misses the right tool, and of how many."""
+    names = {getattr(one, by) for one in kept}
+    missed = {getattr(one, by) for one in kept if not one.right}
+    return len(names) - len(missed), len(names)
 
 
 def _times(models: Path, requests: Sequence[Request]) -> dict[str, float]:
@@ -182,7 +209,9 @@ def _curves(sets: Sequence[RankedSet]) -> Curves:
 
 def _table(curves: Curves) -> Table:
     """What fewer or more tools cost and bring."""
-    rows = [(label, *_row(kept)) for curve in curves.values() for label, kept in curve.items()]
+    rows: list[tuple[str | Number, ...]] = []
+    for curve in curves.values():
+        rows += [(label, *_row(kept)) for label, kept in curve.items()]
     columns = [f"{what}, {size}" for size in SIZES for what in ("tools kept", "cut", "right")]
     return Table(
         "Tools kept, share of tokens cut, right tool kept", ("kept", *columns), tuple(rows)

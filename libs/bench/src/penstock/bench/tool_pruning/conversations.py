@@ -54,7 +54,17 @@ class Played(NamedTuple):
 
     def plus(self, other: Played) -> Played:
         """Both together."""
-        return Played(*(one + more for one, more in zip(self, other, strict=True)))
+        return Played(
+            self.calls + other.calls,
+            self.kept + other.kept,
+            self.prompts + other.prompts,
+            self.changes + other.changes,
+            self.conversations + other.conversations,
+            self.cost + other.cost,
+            self.full_cost + other.full_cost,
+            self.sent + other.sent,
+            self.full_sent + other.full_sent,
+        )
 
 
 def played(

@@ -52,6 +52,7 @@ class Kept(NamedTuple):
 
     Attributes:
         group: of the request.
+        request: its text.
         size: of the set.
         cut: share of the schemas' tokens left out.
         right: whether the needed tool was kept.
@@ -59,6 +60,7 @@ class Kept(NamedTuple):
     """
 
     group: str
+    request: str
     size: int
     cut: float
     right: bool
@@ -137,4 +139,4 @@ def keep_by_number(ranked: RankedSet, number: int) -> Kept:
 def _kept(ranked: RankedSet, places: set[int]) -> Kept:
     cut = 1 - sum(ranked.tokens[place] for place in places) / sum(ranked.tokens)
     right = ranked.needed in places
-    return Kept(ranked.request.group, size_of(ranked), cut, right, len(places))
+    return Kept(ranked.request.group, ranked.request.text, size_of(ranked), cut, right, len(places))
