@@ -43,13 +43,11 @@ class PrunedPrompt:
     Attributes:
         prompt: as it is to be sent.
         left_out: names of the tools left out, or that would be.
-        saved_tokens: that they have.
         note: for the receipt; empty where nothing was left out.
     """
 
     prompt: OptimisedPrompt
     left_out: tuple[str, ...] = ()
-    saved_tokens: int = 0
     note: str = ""
 
 
@@ -88,7 +86,7 @@ class ToolPruner:
         conversation = replace(prompt.conversation, tools=pruned.kept)
         sent = _decided(prompt, reason, conversation, saved)
         note = left_out_note(pruned.left_out, len(tools), saved) if pruned.left_out else ""
-        return PrunedPrompt(sent, pruned.left_out, saved, note)
+        return PrunedPrompt(sent, pruned.left_out, note)
 
     def probabilities(self, tools: Sequence[ToolSpec], question: str) -> Sequence[float]:
         """The probability of each tool to be the one that the question needs."""
