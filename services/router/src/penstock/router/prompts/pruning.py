@@ -42,7 +42,7 @@ class PrunedPrompt:
 
     Attributes:
         prompt: as it is to be sent.
-        left_out: names of the tools left out, or that would be.
+        left_out: names of the tools left out; empty in a dry run.
         note: for the receipt; empty where nothing was left out.
     """
 
