@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from penstock.bench.agent_replay.findings.audit import (
@@ -16,7 +17,7 @@ from penstock.bench.agent_replay.findings.costs import calls_saved, cost_cut, la
 from penstock.bench.agent_replay.findings.ledger import ledger_error
 from penstock.bench.agent_replay.findings.mix import PerCall, curve, cut, share_for
 from penstock.bench.agent_replay.findings.reuse import audit
-from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT
+from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT, OPT_INS
 from penstock.bench.agent_replay.players.load import with_receipt
 from penstock.bench.agent_replay.players.load_plan import Answered
 from penstock.bench.agent_replay.players.plays import Noted, Play, Workload, paired
@@ -175,7 +176,11 @@ def test_reused_answers_are_audited_by_technique() -> None:
 
 def test_receipts_that_say_what_was_saved_have_no_error() -> None:
     figures = ledger_error([(DIRECTLY, THROUGH)])
-    assert figures == {"ledger_error": 0.0, "ledger_error_list": 0.0, "ledger_paid_error": 0.0}
+    assert figures == {
+        "ledger_error": 0.0,
+        "ledger_error_defaults": 0.0,
+        "ledger_paid_error": 0.0,
+    }
 
 
 def test_a_saving_that_direct_callers_have_as_well_is_an_error() -> None:
@@ -188,9 +193,20 @@ def test_a_saving_that_direct_callers_have_as_well_is_an_error() -> None:
         tuple(answered(run.name, run.messages[-1], savings=claims) for run in RUNS),
         cached,
     )
-    figures = ledger_error([(direct, through)])
-    assert figures["ledger_error"] > 1
-    assert figures["ledger_error_list"] == 0.0
+    assert ledger_error([(direct, through)])["ledger_error"] > 1
+
+
+def test_the_error_of_the_defaults_is_not_hidden_by_what_the_opt_ins_save() -> None:
+    # given opt-ins whose receipts are right about much, and defaults that claim the double
+    twice = tuple(
+        replace(each, savings={name: 2 * saved for name, saved in each.savings.items()})
+        for each in THROUGH.answered
+    )
+    opt_ins = replace(THROUGH, arm=OPT_INS)
+    pairs = [(DIRECTLY, opt_ins)] * 9 + [(DIRECTLY, replace(THROUGH, answered=twice))]
+    figures = ledger_error(pairs)
+    assert figures["ledger_error"] == pytest.approx(0.1)
+    assert figures["ledger_error_defaults"] == pytest.approx(1.0)
 
 
 def test_a_receipt_is_read_by_technique() -> None:

@@ -59,7 +59,6 @@ def test_a_call_costs_each_token_at_the_price_of_its_kind() -> None:
     tokens = Tokens(input=3_000_000, cached=1_000_000, written=1_000_000, output=1_000_000)
     assert WRITES_COST.microusd(tokens) == 3_000_000 + 300_000 + 3_750_000 + 15_000_000
     assert AUTOMATIC.microusd(tokens) == 2_500_000 + 1_250_000 + 2_500_000 + 10_000_000
-    assert WRITES_COST.list_microusd(tokens) == 9_000_000 + 15_000_000
 
 
 def test_cached_tokens_take_no_time_and_company_takes_some() -> None:

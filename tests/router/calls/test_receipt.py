@@ -77,6 +77,23 @@ class Prompt:
         return LOSS if self.loses else None
 
 
+@dataclass(frozen=True)
+class Direct:
+    """A direct call that would have used so many tokens of input."""
+
+    input: int
+    cached: int
+    written: int
+
+    def usage(self, reported: common_pb2.Usage) -> common_pb2.Usage:
+        return common_pb2.Usage(
+            input_tokens=self.input,
+            output_tokens=reported.output_tokens,
+            cached_input_tokens=self.cached,
+            written_input_tokens=self.written,
+        )
+
+
 def shaped(**more: object) -> Shaped:
     """A prompt from which 4 micro-dollars were saved."""
     given_: dict[str, object] = {
@@ -172,16 +189,47 @@ def test_an_answer_costs_its_tokens_and_nothing_was_saved() -> None:
     assert not receipt.cost.estimated
 
 
-def test_what_the_providers_prefix_cache_saved_is_a_row() -> None:
+def test_what_the_providers_prefix_cache_saves_by_itself_is_named_and_is_no_saving() -> None:
     receipt = computed(builder(), result(10, 0, cached_input_tokens=6, written_input_tokens=2))
-    assert list(receipt.savings) == [saving(6 * 2 - 2 * 1, "prefix_cache")]
-    assert money(receipt) == (2 * 3 + 6 * 1 + 2 * 4, 10, 10 * 3)
+    paid = 2 * 3 + 6 * 1 + 2 * 4
+    assert (list(receipt.savings), money(receipt)) == ([], (paid, 0, paid))
+    assert receipt.cost.provider_saved_microusd == 6 * 2 - 2 * 1
 
 
-def test_a_prefix_cache_that_cost_more_than_it_saved_is_a_negative_row() -> None:
-    receipt = computed(builder(), result(10, 0, written_input_tokens=10))
-    assert [row.microusd for row in receipt.savings] == [-10]
-    assert money(receipt) == (40, -10, 30)
+def test_what_it_reads_more_than_for_a_direct_call_is_a_row() -> None:
+    # given a prompt of which a direct call would have written 9 of 12 tokens and read none
+    receipt = builder()
+    receipt.shaped(shaped(savings=(saving(6),), direct=Direct(12, 0, 9)))
+    # when 10 tokens are sent, and all but 2 are read
+    made = computed(receipt, result(10, 0, cached_input_tokens=8))
+    # then what both techniques saved is the difference to the direct call's price
+    assert list(made.savings) == [saving(6), saving(8 * 2 + 9 * 1, "prefix_cache")]
+    direct = 3 * 3 + 9 * 4
+    assert money(made) == (2 * 3 + 8 * 1, direct - 14, direct)
+    assert made.cost.provider_saved_microusd == -9
+
+
+def test_a_spare_model_is_not_compared_with_a_direct_call_of_another() -> None:
+    receipt = builder("small")
+    receipt.shaped(shaped(savings=(), direct=Direct(10, 0, 0)))
+    receipt.go_on_with("big", shaped=True)
+    made = computed(receipt, result(10, 0, cached_input_tokens=8))
+    assert (list(made.savings), made.cost.provider_saved_microusd) == ([], 16)
+
+
+def test_a_reused_answer_saves_what_a_direct_call_would_cost_now() -> None:
+    # given an answer that once cost 10 tokens that were written, and of which 8 could be read now
+    once = result(10, 2, written_input_tokens=10)
+    receipt = builder()
+    receipt.looked_up(Hit(once, common_pb2.CacheReceipt(), (saving(50, "exact_cache"),)))
+    receipt.beside(Direct(10, 8, 2))
+    made = receipt.finished(once, PRICES, 1.0)
+    direct = 8 * 1 + 2 * 4 + 2 * 5
+    assert (list(made.savings), money(made)) == (
+        [saving(direct, "exact_cache")],
+        (0, direct, direct),
+    )
+    assert made.cost.provider_saved_microusd == 0
 
 
 def test_what_asking_the_cache_cost_is_paid() -> None:

@@ -36,6 +36,7 @@ from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.prompts.shaping import PromptShape
@@ -376,7 +377,9 @@ async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_th
     )
     routes = RoutesSection(models=(ModelRoute(name="small"), ModelRoute(name="big", quality=0.9)))
     prices = Current(Prices(PRICES))
-    shape = PromptShape(PromptsSection(rules=rules), prices, Prefixes(prices, SystemClock()))
+    clock = SystemClock()
+    direct = DirectCalls(prices, clock)
+    shape = PromptShape(PromptsSection(rules=rules), prices, Prefixes(prices, clock), direct)
     async with start_rig(shape=shape, routes=routes) as rig:
         small = await rig.join("a", "small", deque(["", "429"]))
         big = await rig.join("b", "big", deque())

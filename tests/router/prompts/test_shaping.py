@@ -14,6 +14,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
 from penstock.prompts.selection import Embedder
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.passages import LocalEmbedder, load_model
 from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
@@ -64,7 +65,9 @@ def stage_of(
     embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
 ) -> PromptShape:
     current = Current(prices)
-    return PromptShape(section, current, Prefixes(current, FakeClock()), embedder)
+    clock = FakeClock()
+    direct = DirectCalls(current, clock)
+    return PromptShape(section, current, Prefixes(current, clock), direct, embedder)
 
 
 async def shape(stage: PromptShape, task: inference_pb2.Task, *models: str) -> Shaped:
@@ -199,7 +202,7 @@ async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class BrokenPrices(Prices):
-        def cost_bound_microusd(self, *_: object) -> int:
+        def input_microusd(self, *_: object) -> int:
             raise RuntimeError("no prices")
 
     task = chat()
@@ -381,9 +384,10 @@ def test_an_order_of_tools_alone_is_left_to_a_body_that_passes_as_it_came() -> N
 
 async def test_a_clock_that_is_moved_breaks_no_prefix() -> None:
     current = Current(PRICES)
-    prefixes = Prefixes(current, FakeClock())
+    clock = FakeClock()
+    prefixes = Prefixes(current, clock)
     section = PromptsSection(rules=(ShapingRule(later_system_turn=True),))
-    stage = PromptShape(section, current, prefixes)
+    stage = PromptShape(section, current, prefixes, DirectCalls(current, clock))
     for second in range(3):
         task = chat(f"You help.\nCurrent time: 2026-11-24T10:00:0{second}Z\nBe brief.")
         for number in range(second):
@@ -429,3 +433,39 @@ def test_a_prompt_that_becomes_shorter_is_translated() -> None:
     assert not task.generate.HasField("wire_request")
     assert [tool.name for tool in task.generate.tools] == ["zoom", "find"]
     assert notes
+
+
+CACHED = Prices(
+    {
+        "chat": ModelPrice(
+            name="chat", input_microusd_per_mtok=3_000_000, cached_input_microusd_per_mtok=300_000
+        )
+    }
+)
+
+
+async def test_a_direct_call_is_followed_where_reading_a_prefix_has_a_price_of_its_own() -> None:
+    # given a prompt whose tool result is shortened, and a provider that reports no cache
+    stage = stage_of(PromptsSection(), CACHED)
+    done = await shape(stage, chat())
+    # then a direct call has the tokens that are left out as well
+    assert done.direct is not None
+    sent = common_pb2.Usage(input_tokens=500, output_tokens=7)
+    left_out = done.direct.usage(sent).input_tokens - 500
+    assert left_out > 100
+    assert [row.microusd for row in done.savings] == [left_out * 3]
+    # and an estimate stays one
+    estimate = common_pb2.Usage(input_tokens=500, estimated=True)
+    assert done.direct.usage(estimate) == common_pb2.Usage(
+        input_tokens=500 + left_out, estimated=True
+    )
+    # and the same prompt, answered from memory, costs what the whole one does
+    reused = stage.reused(ANN, request(chat()))
+    assert reused is not None
+    assert reused.usage(sent).input_tokens == 500 + left_out
+
+
+async def test_a_model_whose_input_has_one_price_is_not_followed() -> None:
+    stage = stage_of(PromptsSection())
+    assert (await shape(stage, chat())).direct is None
+    assert stage.reused(ANN, request(chat())) is None

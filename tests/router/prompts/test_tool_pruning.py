@@ -13,6 +13,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
 from penstock.router.prompts.conversations import conversation_of
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.passages import LocalEmbedder, load_model
 from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.pruning import ToolPruner
@@ -71,7 +72,9 @@ def stage_of(
         embedder=embedder,
     )
     current = Current(PRICES)
-    return PromptShape(section, current, Prefixes(current, FakeClock()), load or LocalEmbedder)
+    clock = FakeClock()
+    direct = DirectCalls(current, clock)
+    return PromptShape(section, current, Prefixes(current, clock), direct, load or LocalEmbedder)
 
 
 def shape(stage: PromptShape, sent: inference_pb2.Task) -> Shaped:

@@ -40,4 +40,6 @@ def receipt_line(receipt: common_pb2.Receipt, *, with_notes: bool = True) -> Tex
 
 def _money(cost: common_pb2.Cost) -> str:
     saved = f", {dollars(cost.saved_microusd)} saved" if cost.saved_microusd else ""
-    return f"{dollars(cost.paid_microusd)}{saved}"
+    provider = cost.provider_saved_microusd
+    by_itself = f", {dollars(provider)} saved by the provider's own cache" if provider else ""
+    return f"{dollars(cost.paid_microusd)}{saved}{by_itself}"

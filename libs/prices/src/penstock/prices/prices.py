@@ -137,6 +137,23 @@ class Prices:
         left = microusd * TOKENS_PER_MTOK - input_tokens * dearest_input
         return max(0, left // max(1, dearest_output))
 
+    def has_prefix_prices(self, model: str) -> bool:
+        """Whether input costs something else where it is read from the provider's prefix cache or
+        written to it.
+        """
+        price = self.models.get(model)
+        if price is None:
+            return False
+        plain = price.input_microusd_per_mtok
+        return price.cached_input_price != plain or price.written_input_price != plain
+
+    def input_microusd(self, model: str, tokens: int) -> int:
+        """What so many tokens of input cost at the plain price, in micro-dollars, rounded down; 0
+        for a model without a price.
+        """
+        price = self.models.get(model)
+        return 0 if price is None else tokens * price.input_microusd_per_mtok // TOKENS_PER_MTOK
+
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
         """What the provider's prefix cache saved of the plain input price, less what writing to it
         cost above that price, in micro-dollars; 0 for a model without a price.

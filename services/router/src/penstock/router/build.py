@@ -38,6 +38,7 @@ from penstock.router.instances.backends import Backends
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
@@ -117,7 +118,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
     prefixes = Prefixes(prices, clock)
-    shape = PromptShape(sections.prompts, prices, prefixes)
+    shape = PromptShape(sections.prompts, prices, prefixes, DirectCalls(prices, clock))
     pipeline = Pipeline(
         attempts,
         holds,

@@ -207,6 +207,16 @@ class SentPrompt(Protocol):
         ...
 
 
+class DirectCall(Protocol):
+    """The same call without Penstock: its prompt as it came, and a provider's prefix cache that
+    only such prompts have filled.
+    """
+
+    def usage(self, reported: common_pb2.Usage) -> common_pb2.Usage:
+        """What it would have used, from what the call has used, or the answer that is reused."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A prompt that costs less and says the same, and what is known of it."""
@@ -220,6 +230,8 @@ class Shaped:
     """Lines for the trace."""
     not_for: tuple[str, ...] = ()
     """Models that may follow and have a rule of their own: they get the task as it came."""
+    direct: DirectCall | None = None
+    """The same call without Penstock; None where that costs the same, or nobody knows."""
 
 
 class ShapeStage(Protocol):
@@ -231,6 +243,10 @@ class ShapeStage(Protocol):
         """Shape a conversation for the first of the models, the one that was chosen; the others may
         follow. None leaves it as it is. Never fails.
         """
+        ...
+
+    def reused(self, call: Call, request: ResolvedRequest) -> DirectCall | None:
+        """A conversation is answered from memory: the same call without Penstock. Never fails."""
         ...
 
 
@@ -300,6 +316,9 @@ class NoShape:
     async def shape(
         self, call: Call, request: ResolvedRequest, models: Sequence[str]
     ) -> Shaped | None:
+        return None
+
+    def reused(self, call: Call, request: ResolvedRequest) -> DirectCall | None:
         return None
 
 

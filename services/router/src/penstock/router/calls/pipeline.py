@@ -309,6 +309,8 @@ class Pipeline:
     def _reuse(self, state: CallState, hit: Hit) -> Outcome:
         """Serve an answer that is there; a new one for a stale one is fetched afterwards."""
         state.receipt.looked_up(hit)
+        if state.request.kind.conversational and not hit.model:
+            state.receipt.beside(self._shape.reused(state.call, state.request))
         if hit.refresh is not None:
             ends_s = self._clock.monotonic() + REFRESH_S
             call = state.span.call._replace(run_id="", step="", deadline_s=ends_s)

@@ -1,8 +1,7 @@
 """One call on its way through the router, its receipt, and what comes of it. Values only.
 
 The receipt has one writer: the path says what happened; notes are put in order, money is added up
-and the message is made when the answer is there. The full price is what was paid and what each
-technique saved, so the rows of savings add up to full price less paid, by definition.
+(`receipt_cost.py`) and the message is made when the answer is there.
 """
 
 from __future__ import annotations
@@ -14,8 +13,18 @@ from typing import NamedTuple
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
+from penstock.router.calls.receipt_cost import write_cost
 from penstock.router.requests.resolved import ResolvedRequest, digest_of
-from penstock.router.stages import Admitted, Bypass, Hit, LookUp, SentPrompt, Shaped, Spent
+from penstock.router.stages import (
+    Admitted,
+    Bypass,
+    DirectCall,
+    Hit,
+    LookUp,
+    SentPrompt,
+    Shaped,
+    Spent,
+)
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, consequences_of
 from penstock.rpc.reasons import Charge
@@ -24,8 +33,6 @@ from penstock.tasks.kind import BYTES_PER_TOKEN
 
 HEAD_MESSAGES = 2
 """Messages by which a conversation is known again: its instructions and its first question."""
-PREFIX_CACHE = "prefix_cache"
-"""Technique: the provider read a part of the prompt from its own cache."""
 
 
 class Outcome(NamedTuple):
@@ -148,6 +155,7 @@ class ReceiptBuilder:
 
     __slots__ = (
         "_cache",
+        "_direct",
         "_hedged",
         "_notes",
         "_prompt",
@@ -170,6 +178,7 @@ class ReceiptBuilder:
         self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
         self._cache: common_pb2.CacheReceipt | None = None
         self._hedged = False
+        self._direct: DirectCall | None = None
 
     @property
     def lookup_microusd(self) -> int:
@@ -193,6 +202,11 @@ class ReceiptBuilder:
         """The prompt was looked at, and perhaps shaped."""
         self._shaped_notes, self._prompt = shaped.notes, shaped.prompt
         self._shaped_savings = shaped.savings
+        self._direct = shaped.direct
+
+    def beside(self, direct: DirectCall | None) -> None:
+        """The same call without Penstock, of an answer that is reused."""
+        self._direct = direct
 
     def go_on_with(self, model: str, *, shaped: bool) -> None:
         """A spare model serves; `shaped`: with the prompt as it was shaped, if it was."""
@@ -202,6 +216,7 @@ class ReceiptBuilder:
             unchanged = f"prompt: as it was sent, {model} has another rule"
             self._shaped_notes, self._shaped_savings = (unchanged,), ()
         self.model = model
+        self._direct = None
 
     def hedged(self) -> None:
         """A second instance was asked beside a slow first one."""
@@ -233,7 +248,9 @@ class ReceiptBuilder:
         if route is not None:
             self._write_route(receipt.route, route)
             self._write_prefix_loss(receipt, route)
-        self._write_cost(receipt, prices, reused=route is None)
+        direct = self._direct.usage(receipt.usage) if self._direct is not None else None
+        shaped_microusd = sum(saving.microusd for saving in self._shaped_savings)
+        write_cost(receipt, prices, direct, shaped_microusd, reused=route is None)
         return receipt
 
     def _write_prefix_loss(self, receipt: common_pb2.Receipt, route: Route) -> None:
@@ -247,20 +264,3 @@ class ReceiptBuilder:
         message.instance_id, message.reason = route.instance_id, route.reason
         message.score, message.attempts = route.score, route.attempts
         message.candidates, message.hedged = route.candidates, self._hedged
-
-    def _write_cost(self, receipt: common_pb2.Receipt, prices: Prices, *, reused: bool) -> None:
-        """What the model cost, nothing for a reused answer, and what asking the cache cost.
-
-        A model without a price is not billed, and its cost is marked as estimated.
-        """
-        paid = 0 if reused else prices.paid_microusd(self.model, receipt.usage)
-        if not reused:
-            saved = prices.prefix_saving_microusd(self.model, receipt.usage)
-            if saved:
-                receipt.savings.add(technique=PREFIX_CACHE, microusd=saved)
-        cost = receipt.cost
-        cost.paid_microusd = (paid or 0) + receipt.cache.cost_microusd
-        for saving in receipt.savings:
-            cost.saved_microusd += saving.microusd
-        cost.full_price_microusd = cost.paid_microusd + cost.saved_microusd
-        cost.estimated = paid is None or receipt.usage.estimated

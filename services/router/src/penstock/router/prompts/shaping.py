@@ -12,17 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.api.common.v1 import common_pb2
-from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt
+from penstock.prompts.left_out import Pieces, tokens_left_out
 from penstock.prompts.optimiser import Optimiser
 from penstock.router.prompts.conversations import conversation_of, task_of
+from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.prefixes import Prefixes, Repairs
 from penstock.router.prompts.pruning import TOOL_PRUNING, PrunedPrompt, ToolPruner
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
-from penstock.router.stages import SentPrompt, Shaped
+from penstock.router.stages import DirectCall, SentPrompt, Shaped
 from penstock.rpc.call import Call
 from penstock.service.current import Current
 
@@ -42,10 +43,13 @@ class PromptShape:
         section: PromptsSection,
         prices: Current[Prices],
         prefixes: Prefixes,
+        direct: DirectCalls,
         embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
     ) -> None:
         self._prices = prices
         self._prefixes = prefixes
+        self._direct = direct
+        self._pieces = Pieces()
         self._embedder_of = embedder
         self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
         self._embedder: LocalEmbedder | None = None
@@ -84,9 +88,14 @@ class PromptShape:
         try:
             sent = conversation_of(request.task.generate)
             if found is None:
-                return Shaped(request.task, prompt=self._prefixes.sent(call, request, sent))
+                direct = self._direct.follow(call, request, sent, sent)
+                prompt = self._prefixes.sent(call, request, sent)
+                return Shaped(request.task, prompt=prompt, direct=direct)
             rule, optimiser = found
             optimised = await self._optimised(rule, optimiser, sent)
+            left_out = tokens_left_out(
+                sent, optimised.conversation, optimiser.count or self._pieces
+            )
             pruned = await self._pruned(rule, optimiser, request, optimised)
             optimised = pruned.prompt
             is_wire = request.task.generate.HasField("wire_request")
@@ -97,9 +106,11 @@ class PromptShape:
                     optimised = _as_sent(sent, optimised)
             repairs = Repairs(rule.repairs, _repairs_applied(rule, optimised))
             prompt = self._prefixes.sent(call, request, _lasting(optimised), repairs)
-            shaped = self._shaped(
-                request.task, replace(pruned, prompt=optimised), prompt, models[0]
+            shaped = self._shaped(request, replace(pruned, prompt=optimised), prompt, left_out)
+            direct = self._direct.follow(
+                call, request, sent, optimised.conversation, left_out + pruned.saved_tokens
             )
+            shaped = replace(shaped, direct=direct)
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
             note = "prompt optimiser failed; the prompt is as it was sent"
@@ -112,6 +123,12 @@ class PromptShape:
         organisation = call.principal.organisation
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
         return replace(shaped, not_for=tuple(others))
+
+    def reused(self, call: Call, request: ResolvedRequest) -> DirectCall | None:
+        """Follow a prompt that is answered from memory."""
+        if not self._prices.value.has_prefix_prices(request.model):
+            return None
+        return self._direct.follow(call, request, conversation_of(request.task.generate), None)
 
     async def _optimised(
         self, rule: ShapingRule, optimiser: Optimiser, sent: Conversation
@@ -140,9 +157,9 @@ class PromptShape:
         return PrunedPrompt(optimised, note=f"dry run, {pruned.note}" if pruned.note else "")
 
     def _shaped(
-        self, task: inference_pb2.Task, pruned: PrunedPrompt, prompt: SentPrompt, model: str
+        self, request: ResolvedRequest, pruned: PrunedPrompt, prompt: SentPrompt, left_out: int
     ) -> Shaped:
-        optimised = pruned.prompt
+        task, optimised = request.task, pruned.prompt
         notes = (pruned.note,) if pruned.note else ()
         unchanged = Shaped(task, notes=notes, prompt=prompt, decisions=_lines(optimised.decisions))
         applied = sorted({one.transform for one in optimised.decisions if one.applied})
@@ -154,27 +171,26 @@ class PromptShape:
         return replace(
             unchanged,
             task=task_of(task, optimised.conversation),
-            savings=tuple(self._savings(pruned, prompt, model)),
+            savings=tuple(self._savings(pruned, prompt, request.model, left_out)),
             notes=(note, *notes),
         )
 
     def _savings(
-        self, pruned: PrunedPrompt, prompt: SentPrompt, model: str
+        self, pruned: PrunedPrompt, prompt: SentPrompt, model: str, left_out: int
     ) -> Iterator[common_pb2.Saving]:
         """What the tokens saved would have cost. Those of tools that were left out before, too,
         would have been read from the provider's prefix cache.
         """
         prices = self._prices.value
-        tokens = pruned.prompt.tokens_before - pruned.prompt.tokens_after - pruned.saved_tokens
-        optimised = prices.cost_bound_microusd(model, max(0, tokens), 0) or 0
+        optimised = prices.input_microusd(model, left_out)
         if optimised:
             yield common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=optimised)
         if prompt.share:
-            left_out = prices.read_prefix_microusd(model, pruned.saved_tokens)
+            tools = prices.read_prefix_microusd(model, pruned.saved_tokens)
         else:
-            left_out = prices.cost_bound_microusd(model, pruned.saved_tokens, 0) or 0
-        if left_out:
-            yield common_pb2.Saving(technique=TOOL_PRUNING, microusd=left_out)
+            tools = prices.cost_bound_microusd(model, pruned.saved_tokens, 0) or 0
+        if tools:
+            yield common_pb2.Saving(technique=TOOL_PRUNING, microusd=tools)
 
 
 def _repairs_applied(rule: ShapingRule, optimised: OptimisedPrompt) -> tuple[str, ...]:

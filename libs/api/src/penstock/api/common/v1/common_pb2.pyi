@@ -152,16 +152,18 @@ class Usage(_message.Message):
     def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., written_input_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., estimated: _Optional[bool] = ...) -> None: ...
 
 class Cost(_message.Message):
-    __slots__ = ("paid_microusd", "full_price_microusd", "saved_microusd", "estimated")
+    __slots__ = ("paid_microusd", "full_price_microusd", "saved_microusd", "estimated", "provider_saved_microusd")
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     FULL_PRICE_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     paid_microusd: int
     full_price_microusd: int
     saved_microusd: int
     estimated: bool
-    def __init__(self, paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., estimated: _Optional[bool] = ...) -> None: ...
+    provider_saved_microusd: int
+    def __init__(self, paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., estimated: _Optional[bool] = ..., provider_saved_microusd: _Optional[int] = ...) -> None: ...
 
 class Saving(_message.Message):
     __slots__ = ("technique", "microusd", "saved_ms")

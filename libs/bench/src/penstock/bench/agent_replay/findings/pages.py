@@ -57,9 +57,11 @@ NOTES = (
         "keeps none of their answers; the dictionary of a careful client does."
     ),
     (
-        "`ledger_error` compares the receipts' savings with what direct calls cost more. Receipts "
-        "count what the provider's prefix cache saves, which direct callers have as well; "
-        "`ledger_error_list` compares with a provider without such a cache."
+        "`ledger_error` compares the receipts' savings with what the same calls cost more where "
+        "they were played directly, at a provider with a prefix cache. Receipts know nothing of "
+        "that play: Penstock follows the callers' own prompts and says what they would have cost. "
+        "`ledger_error_defaults` leaves the opt-ins out, which save most and so hide errors of the "
+        "rest; it has no bar."
     ),
     (
         "A quick run plays the tasks for development (number modulo 5 below 2), any other run the "

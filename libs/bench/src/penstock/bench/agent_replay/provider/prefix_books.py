@@ -52,10 +52,6 @@ class PriceSheet:
             + tokens.output * self.output
         ) / 1e6
 
-    def list_microusd(self, tokens: Tokens) -> float:
-        """What it would cost if nothing was ever read from the prefix cache or written to it."""
-        return (tokens.input * self.input + tokens.output * self.output) / 1e6
-
 
 WRITES_COST = PriceSheet("read 0.1, write 1.25", 3_000_000, 300_000, 3_750_000, 15_000_000)
 """Anthropic's, of a middle model; receipts are made by it."""
