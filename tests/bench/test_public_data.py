@@ -49,6 +49,8 @@ def test_the_list_is_printed_and_an_incomplete_folder_told(
     printed = capsys.readouterr().out
     for each in data_sets():
         assert each.folder in printed
+        for name, digest in each.files.items():
+            assert f"{digest}  {each.folder}/{name}\n" in printed
 
 
 def test_a_quick_run_overwrites_no_page(

@@ -136,6 +136,9 @@ def _show_data_sets(data: Path | None) -> int:
         source = (each.repository, each.commit, each.licence, each.content)
         table.add_row(each.folder, *source, str(len(each.files)), here)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print("\nSHA-256 of the files, as `sha256sum -c` reads them in the folder of --data:")
+    for line in public_data.checksums():
+        print(line)
     return 0 if data is None or complete else 1
 
 

@@ -51,6 +51,13 @@ def data_sets() -> Iterator[DataSet]:
         yield DataSet(folder, **said)
 
 
+def checksums() -> Iterator[str]:
+    """The digest and the path of each file below `--data`, as `sha256sum -c` reads them."""
+    for each in data_sets():
+        for name, digest in each.files.items():
+            yield f"{digest}  {each.folder}/{name}"
+
+
 def check(data_set: DataSet, data: Path | None) -> dict[str, State]:
     """What of each file is in the folder `data`; all is missing where there is none."""
     if data is None:
