@@ -13,8 +13,9 @@ order; W3 closed answers (intents of Banking77 and CLINC150, functions of BFCL) 
 asked more often than others; W4 embeddings of XQuAD on the model that comes with Penstock. Costs
 are the provider's bills of all input and output. `…_cost_cut` is against direct calls with the
 provider's prefix cache; `…_by_hand` is what a careful client reaches without a gateway: answers in
-a dictionary, tools in one order, the clock moved to the end. Intervals are 95 %, by bootstrap over
-tasks or questions; those of wrong answers by Clopper and Pearson.
+a dictionary, tools in one order, the clock moved to the end; `…_litellm` what LiteLLM's proxy does
+with fewer closed answers, where `make peers` has installed it. Intervals are 95 %, by bootstrap
+over tasks or questions; those of wrong answers by Clopper and Pearson.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def run(options: Options) -> Result:
         pages.context(options, plays),
         tables,
         plots,
-        pages.NOTES,
+        pages.notes(plays, measured.left_out),
         intervals=intervals,
         exact=COUNTS,
     )

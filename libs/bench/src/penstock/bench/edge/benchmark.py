@@ -27,7 +27,7 @@ from penstock.bench.conformance.log import LOG, SuiteRun, campaign_figures, late
 from penstock.bench.edge import litellm, rounds
 from penstock.bench.edge.http_client import HttpClient
 from penstock.bench.edge.penstock_side import PenstockSide, penstock
-from penstock.bench.edge.provider import Provider, provider_process
+from penstock.bench.edge.provider import CHAT, SLOW, Provider, provider_process
 from penstock.bench.edge.rounds import Opened, Side
 from penstock.bench.harness.echo import echo_process
 from penstock.bench.harness.load import quantile
@@ -82,8 +82,10 @@ async def _measure(
         side = await running.enter_async_context(penstock(folder, provider))
         clients = {"Penstock": side.client}
         if litellm.program():
-            peer = litellm.litellm_proxy(folder, provider)
-            clients["LiteLLM"] = await running.enter_async_context(peer)
+            served = litellm.Served(provider.base_url, (CHAT, SLOW))
+            peer = await running.enter_async_context(litellm.litellm_proxy(folder, served))
+            clients["LiteLLM"] = HttpClient(peer.address, peer.headers)
+            running.callback(clients["LiteLLM"].close)
         direct = HttpClient(provider.address)
         for client in clients.values():
             await rounds.load(client, seconds / 2)

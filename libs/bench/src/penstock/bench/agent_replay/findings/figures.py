@@ -14,11 +14,20 @@ from penstock.bench.agent_replay.findings.costs import (
     median,
 )
 from penstock.bench.agent_replay.findings.ledger import ledger_error
-from penstock.bench.agent_replay.findings.reuse import Audit, audit
-from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
+from penstock.bench.agent_replay.findings.reuse import Audit, audit, wrong_answers
+from penstock.bench.agent_replay.players.arms import (
+    CAREFUL,
+    DEFAULTS,
+    DIRECT,
+    LITELLM,
+    LITELLM_SEMANTIC,
+    OFF,
+    OPT_INS,
+    Arm,
+)
 from penstock.bench.agent_replay.players.embeddings import Embedded
 from penstock.bench.agent_replay.players.plays import Play, paired
-from penstock.bench.agent_replay.players.workloads import CLOSED
+from penstock.bench.agent_replay.players.workloads import CLOSED, GATEWAYS
 from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
 from penstock.bench.agent_replay.traffic.closed_answers import first_asked, repeated_share
 from penstock.bench.harness.intervals import Interval
@@ -57,6 +66,7 @@ def all_figures(plays: Plays, embedded: Embedded | None) -> Figures:
         figures |= with_heads(heads)
     if CLOSED in plays:
         figures |= closed(plays[CLOSED])
+    figures |= beside_litellm(plays.get(GATEWAYS, {}))
     if embedded is not None:
         figures["w4_calls_saved"] = embedded.calls_saved
         figures["w4_wrong"] = embedded.wrong
@@ -178,3 +188,21 @@ def closed(arms: ByArm) -> Figures:
         "w3_cost_cut": cost_cut([(direct, defaults)], WRITES_COST),
         **latencies("w3", direct, defaults),
     }
+
+
+def beside_litellm(arms: ByArm) -> Figures:
+    """What LiteLLM's proxy and Penstock save of the same calls, and how many of their answers are
+    wrong; nothing of what was not played.
+    """
+    sides = (
+        (LITELLM, "litellm"),
+        (LITELLM_SEMANTIC, "litellm_semantic"),
+        (DEFAULTS, "beside_litellm"),
+    )
+    figures: Figures = {}
+    for arm, name in sides:
+        if arm.name in arms:
+            _, play = beside_direct(arms, arm)
+            figures[f"w3_calls_saved_{name}"] = calls_saved(play)
+            figures[f"w3_wrong_{name}"] = wrong_answers(play)
+    return figures

@@ -15,8 +15,17 @@ from penstock.bench.agent_replay.findings.costs import (
 from penstock.bench.agent_replay.findings.figures import ByArm, Plays
 from penstock.bench.agent_replay.findings.ledger import savings_of
 from penstock.bench.agent_replay.findings.reuse import audit
+from penstock.bench.agent_replay.findings.reuse_ablations import reuse_ablation
 from penstock.bench.agent_replay.players.ablations import Ablation
-from penstock.bench.agent_replay.players.arms import ARMS, CAREFUL, DEFAULTS, DIRECT, OPT_INS
+from penstock.bench.agent_replay.players.arms import (
+    ARMS,
+    CAREFUL,
+    DEFAULTS,
+    DIRECT,
+    LITELLM,
+    LITELLM_SEMANTIC,
+    OPT_INS,
+)
 from penstock.bench.agent_replay.players.plays import paired
 from penstock.bench.agent_replay.players.workloads import CLOSED, FACTOR, ZIPFS
 from penstock.bench.agent_replay.provider.prefix_books import AUTOMATIC, WRITES_COST
@@ -70,6 +79,28 @@ NOTES = (
 )
 
 
+LITELLM_NOTES = (
+    (
+        "LiteLLM's proxy has one cache at a time, exact or semantic, and is started anew for each "
+        "play. Its semantic cache takes embeddings from the model that comes with Penstock and "
+        "reuses at a similarity of 0.8, as its own documentation does. `w3_wrong_…` counts "
+        "answers that are not the recorded ones."
+    ),
+)
+NO_LITELLM = ("LiteLLM's proxy was not played: `make peers` installs it.",)
+
+
+def notes(plays: Plays, left_out: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
+    """What to know of the figures, and which arms were not played."""
+    others = {LITELLM.name, LITELLM_SEMANTIC.name}
+    is_there = any(others & arms.keys() for arms in plays.values())
+    missing = tuple(
+        f"{arm} was left out of {workload}: {why}." for (workload, arm), why in left_out.items()
+    )
+    about = LITELLM_NOTES if is_there else () if left_out else NO_LITELLM
+    return (*NOTES, *about, *missing)
+
+
 def context(options: Options, plays: Plays) -> dict[str, object]:
     """The circumstances."""
     calls = {name: len(next(iter(arms.values())).answered) for name, arms in plays.items()}
@@ -93,6 +124,7 @@ def tables(plays: Plays, ablations: Mapping[str, Ablation]) -> tuple[Table, ...]
         found.append(_styles(plays))
     if CLOSED in plays:
         found.append(_repeats(plays))
+        found.append(_reuse_ablated(plays[CLOSED]))
     found += [_ablated(name, ablation) for name, ablation in ablations.items()]
     return (*found, _audited(plays), _savings(plays), *_failures(plays))
 
@@ -181,6 +213,13 @@ def _audited(plays: Plays) -> Table:
 def _ablated(workload: str, ablation: Ablation) -> Table:
     rows: Rows = tuple((name, alone, without) for name, (alone, without) in ablation.items())
     title = f"Share of the input's cost saved by shaping, {workload} (computed, without a wire)"
+    return Table(title, ("technique", "alone", "all but it"), rows)
+
+
+def _reuse_ablated(arms: ByArm) -> Table:
+    ablation = reuse_ablation(*paired(arms[DIRECT.name], arms[DEFAULTS.name]))
+    rows: Rows = tuple((name, alone, without) for name, (alone, without) in ablation.items())
+    title = "Share of calls saved by reuse, closed answers (computed from arrivals and times)"
     return Table(title, ("technique", "alone", "all but it"), rows)
 
 

@@ -65,6 +65,16 @@ def _audit_answers(play: Play, found: Audit) -> None:
         found.wrong_writes += verdict is Verdict.WRONG and writes(each.answer)
 
 
+def wrong_answers(play: Play) -> int:
+    """Answers that are none of the recorded ones, of an arm that does not say which it reused."""
+    recorded = _recorded(play)
+    return sum(
+        best_of(each.answer, recorded[each.run, each.call]) is Verdict.WRONG
+        for each in play.answered
+        if not each.error
+    )
+
+
 def _recorded(play: Play) -> Mapping[tuple[str, int], list[Json]]:
     """The answers that were recorded for each call's request: runs may ask the same."""
     keys, answers = {}, defaultdict(list)

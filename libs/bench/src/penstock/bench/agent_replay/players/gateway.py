@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from penstock.bench.agent_replay.players.arms import ARMS, Arm
+from penstock.bench.agent_replay.players.arms import ARMS, DEFAULTS, Arm
 from penstock.bench.agent_replay.players.load_plan import Target
 from penstock.bench.agent_replay.provider.prefix_books import WRITES_COST
 from penstock.bench.agent_replay.traffic.recordings import MODEL, Json
 from penstock.bench.agent_replay.traffic.requests import CHAT_PATH
+from penstock.bench.edge.litellm import Served
 from penstock.bench.edge.penstock_side import RULES
 from penstock.bench.harness.processes import cpu_s
 from penstock.service.default_models import ENCODER
@@ -50,6 +51,11 @@ class Gateway:
         key = _key(organisation(arm, workload))
         headers = {"authorization": f"Bearer {key}", **arm.headers}
         return Target(self.stack.addresses["edge"], path, headers, receipts=True)
+
+    def embeddings(self, workload: str) -> Served:
+        """The model that comes with Penstock, for a cache that compares embeddings."""
+        key = _key(organisation(DEFAULTS, workload))
+        return Served(f"http://{self.stack.addresses['edge']}/v1", (ENCODER,), key)
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes so far."""

@@ -42,6 +42,8 @@ class Measured:
     plays: dict[str, dict[str, Play]] = field(default_factory=dict)
     embedded: Embedded | None = None
     ablations: dict[str, Ablation] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By workload and arm: why it was not played."""
 
 
 async def measure(options: Options) -> Measured:
@@ -100,4 +102,9 @@ async def _play(
     by_arm = measured.plays.setdefault(workload.name, {})
     for arm in reversed(arms) if backwards else arms:
         say(f"agent-replay: {workload.name} {arm.title}")
-        by_arm[arm.name] = await play(provider, penstock, arm, workload)
+        try:
+            by_arm[arm.name] = await play(provider, penstock, arm, workload)
+        except TimeoutError as error:
+            # Another gateway that does not start here is left out, and the page says so.
+            say(f"agent-replay: {arm.title} is left out: {error}")
+            measured.left_out[workload.name, arm.title] = str(error)

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from penstock.bench.agent_replay.players.arms import Arm
+from penstock.bench.agent_replay.players.arms import Arm, Via
 from penstock.bench.agent_replay.players.gateway import Gateway
 from penstock.bench.agent_replay.players.load_plan import Answered, PlannedRun, Target, write_plan
 from penstock.bench.agent_replay.players.plays import Noted, Play, Workload
 from penstock.bench.agent_replay.provider.upstream import Load, begin_body
-from penstock.bench.agent_replay.traffic.recordings import write_runs
+from penstock.bench.agent_replay.traffic.recordings import MODEL, write_runs
 from penstock.bench.agent_replay.traffic.requests import CHAT_PATH, chat_body
 from penstock.bench.edge.http_client import HttpClient
+from penstock.bench.edge.litellm import Served, litellm_proxy
 from penstock.cli.dev_authority import HERE, Authority
 from penstock.service.tls_files import AUTHORITIES_FILE
 
@@ -40,6 +41,10 @@ class Provider:
         return Target(
             self.address, CHAT_PATH, arm.headers, str(self.ca_file), dictionary=arm.dictionary
         )
+
+    def served(self) -> Served:
+        """It as a proxy knows it."""
+        return Served(f"https://{self.address}/v1", (MODEL,), ca_file=self.ca_file)
 
     def new_file(self, name: str) -> Path:
         """A file that is not there yet."""
@@ -87,12 +92,37 @@ async def provider_process(folder: Path, tokenizer_file: Path) -> AsyncIterator[
 
 
 async def play(provider: Provider, gateway: Gateway, arm: Arm, workload: Workload) -> Play:
-    """Play a workload by an arm, alone.
+    """Play a workload by an arm, alone. A proxy that stands between is started for this.
 
     Raises:
         RuntimeError: the load generator failed.
+        TimeoutError: the proxy does not start.
     """
-    target = gateway.target(arm, workload.name) if arm.through else provider.target(arm)
+    async with _target(provider, gateway, arm, workload) as target:
+        return await _play(provider, gateway, arm, workload, target)
+
+
+@contextlib.asynccontextmanager
+async def _target(
+    provider: Provider, gateway: Gateway, arm: Arm, workload: Workload
+) -> AsyncIterator[Target]:
+    match arm.via:
+        case Via.NOTHING:
+            yield provider.target(arm)
+        case Via.PENSTOCK:
+            yield gateway.target(arm, workload.name)
+        case Via.LITELLM_EXACT | Via.LITELLM_SEMANTIC:
+            folder = provider.new_file("litellm")
+            folder.mkdir()
+            is_semantic = arm.via is Via.LITELLM_SEMANTIC
+            embeddings = gateway.embeddings(workload.name) if is_semantic else None
+            async with litellm_proxy(folder, provider.served(), embeddings) as proxy:
+                yield Target(proxy.address, CHAT_PATH, proxy.headers)
+
+
+async def _play(
+    provider: Provider, gateway: Gateway, arm: Arm, workload: Workload, target: Target
+) -> Play:
     notes = await provider.begin(workload)
     began_s = gateway.cpu_s()
     answered = await play_runs(provider, target, planned(workload, arm))

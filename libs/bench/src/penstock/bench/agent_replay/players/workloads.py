@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from penstock.bench.agent_replay.players.arms import CAREFUL, DEFAULTS, DIRECT, OFF, OPT_INS, Arm
+from penstock.bench.agent_replay.players.arms import (
+    CAREFUL,
+    DEFAULTS,
+    DIRECT,
+    LITELLM,
+    LITELLM_SEMANTIC,
+    OFF,
+    OPT_INS,
+    Arm,
+)
 from penstock.bench.agent_replay.players.plays import Workload
 from penstock.bench.agent_replay.provider.latency import SLOTS, capacity, service_ms
 from penstock.bench.agent_replay.provider.token_counts import PromptTokens
@@ -13,6 +22,7 @@ from penstock.bench.agent_replay.traffic import closed_answers
 from penstock.bench.agent_replay.traffic.arrivals import AZURE, MOONCAKE, arrivals_s, due_times_s
 from penstock.bench.agent_replay.traffic.heads import STYLES
 from penstock.bench.agent_replay.traffic.recordings import RecordedRun, first_calls, tau_runs
+from penstock.bench.edge import litellm
 from penstock.bench.harness.options import Options
 
 FACTOR = 10.0
@@ -31,6 +41,8 @@ ZIPFS = {"w3-00": 0.0, "w3-06": 0.6, "w3-09": 0.9, "w3-11": 1.1}
 """Exponents of the closed answers' workloads."""
 CLOSED = "w3-09"
 """The one that is played directly as well."""
+GATEWAYS = "w3-09-gateways"
+"""Closed answers, fewer of them, that other gateways play as well."""
 THREE: tuple[Arm, ...] = (DIRECT, DEFAULTS, OPT_INS)
 BY_HAND = ("labelled clock", "block of XML")
 """Styles of heads that the careful client plays as well: to it they are all the same."""
@@ -87,6 +99,13 @@ def as_recorded(options: Options, tokens: PromptTokens) -> list[Plan]:
     return [(replace(high, keeps_prompts=True), (*THREE, CAREFUL)), (low, (DIRECT, DEFAULTS))]
 
 
+def gateways() -> tuple[Arm, ...]:
+    """The other gateways that can be played here, as `make peers` has installed them."""
+    if litellm.program() is None:
+        return ()
+    return (LITELLM,) if litellm.search_module() is None else (LITELLM, LITELLM_SEMANTIC)
+
+
 def with_heads(options: Options, tokens: PromptTokens) -> list[Plan]:
     """W2: the same with volatile heads, a workload for each style."""
     runs = [first_calls(run, HEAD_CALLS) for run in recorded(options)[: sizes(options).head_runs]]
@@ -116,6 +135,10 @@ def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
         fastest = MAX_CALLS_PER_S if compared else MAX_UNTIMED_CALLS_PER_S
         made = _workload(name, runs, tokens, (AZURE, HIGH_LOAD), options, fastest)
         plans.append((made, (DIRECT, DEFAULTS) if compared else (DEFAULTS,)))
+    if others := gateways():
+        runs = closed_answers.drawn(asked, min(size.closed, len(asked)), ZIPFS[CLOSED])
+        made = _workload(GATEWAYS, runs, tokens, (AZURE, HIGH_LOAD), options)
+        plans.append((made, (DIRECT, DEFAULTS, *others)))
     return plans
 
 
