@@ -17,7 +17,12 @@ would have without Penstock.
 
 
 def write_cost(
-    receipt: common_pb2.Receipt, prices: Prices, direct: common_pb2.Usage | None, *, reused: bool
+    receipt: common_pb2.Receipt,
+    prices: Prices,
+    direct: common_pb2.Usage | None,
+    shaped_microusd: int = 0,
+    *,
+    reused: bool,
 ) -> None:
     """Write what the model cost, nothing for a reused answer, and what asking the cache cost.
 
@@ -27,12 +32,12 @@ def write_cost(
         receipt: with its model, usage, cache and the savings so far.
         prices: in force.
         direct: what the call would have used without Penstock; None where nobody knows.
+        shaped_microusd: what shaping says it saved, of those savings.
         reused: whether the answer was there already.
     """
     paid = 0 if reused else prices.paid_microusd(receipt.model, receipt.usage)
     if not reused:
-        without = receipt.usage if direct is None else direct
-        _write_prefix_saving(receipt, prices, without)
+        _write_prefix_saving(receipt, prices, direct, shaped_microusd)
     elif direct is not None and receipt.savings:
         _price_reuse(receipt, prices, direct)
     cost = receipt.cost
@@ -44,14 +49,22 @@ def write_cost(
 
 
 def _write_prefix_saving(
-    receipt: common_pb2.Receipt, prices: Prices, direct: common_pb2.Usage
+    receipt: common_pb2.Receipt,
+    prices: Prices,
+    direct: common_pb2.Usage | None,
+    shaped_microusd: int,
 ) -> None:
-    """What the provider's prefix cache saved: beyond a direct call a saving, the rest its own."""
-    saved = prices.prefix_saving_microusd(receipt.model, receipt.usage)
-    without = prices.prefix_saving_microusd(receipt.model, direct)
-    receipt.cost.provider_saved_microusd = without
-    if saved != without:
-        receipt.savings.add(technique=PREFIX_CACHE, microusd=saved - without)
+    """What the provider's prefix cache saved: of a direct call its own, and beyond that what is
+    left of the difference to the direct call's price.
+    """
+    usage = receipt.usage if direct is None else direct
+    receipt.cost.provider_saved_microusd = prices.prefix_saving_microusd(receipt.model, usage)
+    if direct is None:
+        return
+    without = prices.paid_microusd(receipt.model, direct) or 0
+    paid = prices.paid_microusd(receipt.model, receipt.usage) or 0
+    if beyond := without - paid - shaped_microusd:
+        receipt.savings.add(technique=PREFIX_CACHE, microusd=beyond)
 
 
 def _price_reuse(receipt: common_pb2.Receipt, prices: Prices, direct: common_pb2.Usage) -> None:

@@ -249,7 +249,8 @@ class ReceiptBuilder:
             self._write_route(receipt.route, route)
             self._write_prefix_loss(receipt, route)
         direct = self._direct.usage(receipt.usage) if self._direct is not None else None
-        write_cost(receipt, prices, direct, reused=route is None)
+        shaped_microusd = sum(saving.microusd for saving in self._shaped_savings)
+        write_cost(receipt, prices, direct, shaped_microusd, reused=route is None)
         return receipt
 
     def _write_prefix_loss(self, receipt: common_pb2.Receipt, route: Route) -> None:
