@@ -71,6 +71,13 @@ def test_an_answer_may_be_kept_unless_the_caller_forbids_it(
     assert resolved(EMBED, **policy).may_bring_answers is may
 
 
+def test_a_request_of_another_task_has_no_digest_of_the_first() -> None:
+    request = resolved(EMBED)._replace(digest=digest_of(embed_task("a")))
+    other = request.with_task(embed_task("b"))
+    assert (other.task, other.digest) == (embed_task("b"), b"")
+    assert other._replace(task=request.task, digest=request.digest) == request
+
+
 def test_a_text_that_comes_again_gets_the_task_that_was_made_with_its_digest() -> None:
     recent = RecentTexts()
     first, again = recent.sized(["where is my card?"]), recent.sized(["where is my card?"])
