@@ -25,12 +25,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+MATRICES = ("overhead",)
+"""Benchmarks with a longer run beside them, `penstock.bench.<name>.matrix.benchmark`."""
 LOG = "measurements.jsonl"
 """Beside the pages: every run that wrote to one, a line each."""
 
 
-def _load(name: str) -> ModuleType:
-    return importlib.import_module(f"penstock.bench.{name.replace('-', '_')}.benchmark")
+def _load(name: str, *, matrix: bool = False) -> ModuleType:
+    package = f"penstock.bench.{name.replace('-', '_')}"
+    return importlib.import_module(
+        f"{package}.matrix.benchmark" if matrix else f"{package}.benchmark"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         help="run only this part of a benchmark that has parts; --write then changes the page "
         "that is there",
     )
+    parser.add_argument(
+        "--matrix",
+        action="store_true",
+        help=f"run the longer one of {', '.join(MATRICES)}, which has a page of its own",
+    )
     return parser
 
 
@@ -94,8 +104,9 @@ def _coloured(judgement: report.Judgement | None) -> str:
 
 
 def _run_one(name: str, options: Options, folder: Path | None) -> None:
-    module = _load(name)
+    module = _load(name, matrix=options.matrix)
     made_of = circumstances(name, options)
+    name += "-matrix" if options.matrix else ""
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
@@ -162,6 +173,8 @@ def _problem(arguments: argparse.Namespace) -> str:
     if arguments.data is not None and not arguments.data.is_dir():
         return f"--data {arguments.data} is not a folder"
     name, part = arguments.name, arguments.part
+    if arguments.matrix and (name not in MATRICES or part):
+        return f"--matrix is for {', '.join(MATRICES)}, without --part"
     if part and (name in ("all", "fetch") or part not in getattr(_load(name), "PARTS", ())):
         return f"{name} has no part {part!r}"
     if name not in ("all", "fetch") and getattr(_load(name), "NEEDS_MODELS", False):
@@ -183,7 +196,9 @@ def main() -> int:
         return _show_data_sets(arguments.data)
     if arguments.name == "all":
         return _run_all(arguments)
-    options = Options(arguments.data, arguments.quick, arguments.json, arguments.part)
+    options = Options(
+        arguments.data, arguments.quick, arguments.json, arguments.part, arguments.matrix
+    )
     _run_one(arguments.name, options, arguments.write)
     return 0
 

@@ -95,7 +95,7 @@ class StackPlan:
                 *instances,
                 *upstream,
                 self._process("scaler"),
-                self._edge(),
+                self.edge(),
                 self._console(),
             ),
         )
@@ -245,7 +245,7 @@ class StackPlan:
             "local_beside": str(self.instances),
         }
 
-    def _edge(self) -> Program:
+    def edge(self) -> Program:
         """The HTTP edge, which has no gRPC port to be probed at."""
         return replace(self._process("edge"), address=self._page("edge"))
 

@@ -58,6 +58,7 @@ def command(name: str, options: Options) -> str:
     words = ["python -m penstock.bench", name]
     words += ["--data DIR"] if options.data is not None else []
     words += ["--quick"] if options.quick else []
+    words += ["--matrix"] if options.matrix else []
     words += [f"--part {options.part}"] if options.part else []
     return " ".join(words)
 

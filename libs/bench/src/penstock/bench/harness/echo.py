@@ -43,6 +43,17 @@ async def _answer(request: inference_pb2.ComputeRequest) -> inference_pb2.Comput
     return ANSWER
 
 
+def _result(task: inference_pb2.Task) -> inference_pb2.TaskResult:
+    """The echo's answer; documents keep their order, which a caller has to be told."""
+    documents = len(task.rerank.documents)
+    if not documents:
+        return ANSWER.result
+    result = inference_pb2.TaskResult(revision="echo", compute_ms=0.1)
+    for index in range(documents):
+        result.rerank.ranking.add(index=index, score=1 - index / documents)
+    return result
+
+
 class _BareServicer(inference_pb2_grpc.InferenceServiceServicer):
     """What one would write with grpcio alone."""
 
@@ -53,19 +64,21 @@ class _BareServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class _EchoInstance(EmptyInstance):
-    """The same answer for an Endpoint."""
+    """The same answer for an Endpoint; documents are ranked too."""
 
     async def Compute(
         self, request: inference_pb2.ComputeRequest, call: Call
     ) -> inference_pb2.ComputeResponse:
+        if request.task.rerank.documents:
+            return inference_pb2.ComputeResponse(result=_result(request.task))
         return await _answer(request)
 
     async def ComputeBatch(
         self, request: inference_pb2.ComputeBatchRequest, call: Call
     ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
         results = [
-            inference_pb2.MemberResult(index=index, status=OK, result=ANSWER.result)
-            for index in range(len(request.members))
+            inference_pb2.MemberResult(index=index, status=OK, result=_result(member.task))
+            for index, member in enumerate(request.members)
         ]
         yield inference_pb2.ComputeBatchResponse(results=results)
 

@@ -17,6 +17,7 @@ class Options:
         quick: only show that the benchmark runs; its figures prove nothing.
         json: print the last line only.
         part: the only part to run, one of the module's PARTS; empty: all.
+        matrix: run the longer benchmark beside this one.
         stood_in: data sets that were asked for and are not there, so that generated data stood in.
     """
 
@@ -24,6 +25,7 @@ class Options:
     quick: bool = False
     json: bool = False
     part: str = ""
+    matrix: bool = False
     stood_in: set[str] = field(default_factory=set)
 
     def source(self, folder: str) -> str:

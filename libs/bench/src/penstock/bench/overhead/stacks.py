@@ -32,7 +32,15 @@ UPSTREAM = "provider"
 UNLIMITED_PROBES = 10**6
 """Look-ups by meaning a second; the default bound slows down those who guess."""
 PRICE = {"name": CHAT, "input_microusd_per_mtok": 150_000, "output_microusd_per_mtok": 600_000}
+SORTER = "sorter"
+"""A model whose answers are reused by meaning, which pays off only where they are dear."""
+SORTER_PRICE = {
+    "name": SORTER,
+    "input_microusd_per_mtok": 3_000_000,
+    "output_microusd_per_mtok": 15_000_000,
+}
 CONCURRENCY = 64
+EMBED, RERANK = inference_pb2.TASK_KIND_EMBED, inference_pb2.TASK_KIND_RERANK
 WIDE_RATE = {
     "name": "wide",
     "kind": "rate",
@@ -55,6 +63,7 @@ class Choices:
             too.
         provider: one that gets a service of its own before it.
         models: folder of models, for a cache that reuses answers by meaning; None: exact ones only.
+        edge: whether separate processes include the HTTP edge; a cell always has it.
     """
 
     shape: Shape = "cell"
@@ -64,6 +73,7 @@ class Choices:
     identities: Identities | None = None
     provider: Provider | None = None
     models: Path | None = None
+    edge: bool = False
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +112,8 @@ async def instant_stack(echo: EchoAddresses, choices: Choices) -> AsyncIterator[
                 if provider is not None:
                     await supervisor.start((plan.upstream(UPSTREAM, otlp_endpoint=""),))
                     await stack.wait_for_instances(CHAT, 1, TENANT)
+                if choices.edge and choices.shape == "processes":
+                    await supervisor.start((plan.edge(),))
                 yield stack
                 await registrar.leave()
 
@@ -111,17 +123,17 @@ def _config(provider: Provider | None) -> dict[str, object]:
         "keys": {"api": [api_key(TENANT, KEY)]},
         "limits": {"rules": [WIDE_RATE]},
         "cache": {"probes_per_s": UNLIMITED_PROBES},
+        "prices": {"models": [PRICE, SORTER_PRICE]},
     }
     if provider is not None:
         server = {"name": UPSTREAM, "base_url": provider.base_url, "models": [{"name": CHAT}]}
         content["upstreams"] = {"servers": [server]}
-        content["prices"] = {"models": [PRICE]}
     return content
 
 
 def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
     model = inference_pb2.Model(
-        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[inference_pb2.TASK_KIND_EMBED]
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[EMBED, RERANK]
     )
     instance = router_pb2.Instance(
         id="instant", address=echo.endpoint, models=[model], concurrency=CONCURRENCY

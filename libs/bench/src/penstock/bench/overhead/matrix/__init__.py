@@ -1,0 +1,1 @@
+"""The matrix of `overhead`: ways of a call, payloads, callers, profiles and shapes."""
