@@ -78,11 +78,11 @@ class Http1Connection(asyncio.Protocol):
         """
         return not self._is_over and not self._readable.poll(0)
 
-    def send(self, request: bytes) -> None:
-        """Begin an exchange with the bytes of a request."""
+    def send(self, head: bytes, content: bytes) -> None:
+        """Begin an exchange with a request, whose content is not copied."""
         self._begin()
         self._is_asked = True
-        cast(asyncio.Transport, self._transport).write(request)
+        cast(asyncio.Transport, self._transport).writelines((head, content))
 
     async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Status and headers of the response.

@@ -128,13 +128,13 @@ class Http1Pool:
         closes the connection. Raises httpcore's exceptions.
         """
         target = _target(url)
-        request = _head(target, headers, len(content)) + content
+        head = _head(target, headers, len(content))
         await self._take_place(timeouts.get("pool"))
         pooled = None
         try:
             waits.stop_waiting()
             pooled = await self._take(target, timeouts.get("connect"), waits)
-            pooled.connection.send(request)
+            pooled.connection.send(head, content)
             status, response_headers = await pooled.connection.head()
             yield Http1Response(status, response_headers, pooled.connection)
         finally:
