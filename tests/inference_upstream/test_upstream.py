@@ -306,21 +306,22 @@ async def test_connections_are_reused_and_the_key_is_sent(tmp_path: Path) -> Non
         assert "secret" not in repr(rig.client.upstream)
 
 
+@pytest.mark.parametrize("http2", [False, True])
 async def test_the_key_is_not_logged_even_at_the_lowest_level(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    http2: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
     (tmp_path / "key").write_text("sk-very-secret")
     faults: deque[Any] = deque(["", "429", "reset", "malformed"])
     async with (
         ScriptedUpstream(key="sk-very-secret", faults=faults) as upstream,
-        UpstreamRig(upstream, key_file=tmp_path / "key") as rig,
+        UpstreamRig(upstream, key_file=tmp_path / "key", http2=http2) as rig,
     ):
         await rig.whole(task())
         for _ in range(3):
             with pytest.raises(Fault):
                 await rig.whole(task())
-    assert "send_request_headers" in caplog.text
+    assert ("send_request_headers" in caplog.text) == http2, "httpcore logs what it does"
     assert "sk-very-secret" not in caplog.text
 
 
@@ -342,9 +343,10 @@ class RecordingFinder:
         self.names.append(name)
 
 
-async def test_a_call_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("http2", [False, True])
+async def test_a_call_imports_nothing(http2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = RecordingFinder()
-    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream, http2=http2) as rig:
         await rig.stream(task())
         await rig.whole(task())
         monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])

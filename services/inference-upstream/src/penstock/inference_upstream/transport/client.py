@@ -20,7 +20,7 @@ from penstock.inference_upstream.protocols.provider_words import told_as_it_came
 from penstock.inference_upstream.providers import AuthStyle
 from penstock.inference_upstream.settings import Upstream, UpstreamModel
 from penstock.inference_upstream.transport.decoding import decoded
-from penstock.inference_upstream.transport.pool import ConnectionPool
+from penstock.inference_upstream.transport.pool import ConnectionPool, Response
 from penstock.inference_upstream.transport.waits import Waits, waits_of
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.errors import Fault, unavailable
@@ -185,7 +185,7 @@ class Client:
         query = f"?{urlencode(self.upstream.query)}" if self.upstream.query else ""
         return base + path + query
 
-    def _answered(self, response: httpcore.Response, waits: Waits, ends_at_s: float) -> Body:
+    def _answered(self, response: Response, waits: Waits, ends_at_s: float) -> Body:
         headers = _headers(response)
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type not in (JSON, EVENT_STREAM):
@@ -240,9 +240,7 @@ async def read_to_end(body: Body) -> bytes:
     return bytes(rest)
 
 
-async def _timed(
-    response: httpcore.Response, waits: Waits, ends_at_s: float
-) -> AsyncIterator[bytes]:
+async def _timed(response: Response, waits: Waits, ends_at_s: float) -> AsyncIterator[bytes]:
     """The pieces of a body, each within its wait.
 
     Raises:
@@ -259,7 +257,7 @@ async def _timed(
         yield piece
 
 
-async def _refusal(response: httpcore.Response, sent: Content) -> Fault:
+async def _refusal(response: Response, sent: Content) -> Fault:
     """What a response with another status means; its body is read as far as is needed."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
@@ -290,7 +288,7 @@ def _json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _headers(response: httpcore.Response) -> dict[str, str]:
+def _headers(response: Response) -> dict[str, str]:
     return {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }

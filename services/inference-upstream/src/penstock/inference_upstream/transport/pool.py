@@ -1,8 +1,8 @@
 """The connections to one upstream: pooled, counted, closed when idle, and renewed now and then.
 
-HTTP itself is httpcore's. Ownership: the pool owns every connection. An httpcore pool that is older
-than `refresh_s` is retired: its calls end on it, and new calls get a new one, which looks the host
-name up again.
+HTTP/1.1 is spoken by `http1_pool`; HTTP/2, and what goes through a proxy, by httpcore. Ownership:
+the pool owns every connection. A pool of connections that is older than `refresh_s` is retired: its
+calls end on it, and new calls get a new one, which looks the host name up again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore
 from penstock.inference_upstream.settings import Upstream
+from penstock.inference_upstream.transport.http1_pool import Http1Pool
 from penstock.inference_upstream.transport.network import AnyioBackend
 from penstock.inference_upstream.transport.stream_reset import reset_stream
 from penstock.inference_upstream.transport.tls_sessions import TlsSessions
@@ -26,11 +27,29 @@ SWEEPS_PER_KEEPALIVE = 4
 MIN_SWEEP_S = 0.1
 
 
+class Response(Protocol):
+    """A response as it comes."""
+
+    @property
+    def status(self) -> int:
+        """Its status code."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Its headers in their order."""
+        ...
+
+    def aiter_stream(self) -> AsyncIterator[bytes]:
+        """The pieces of its body; raises httpcore's exceptions."""
+        ...
+
+
 @dataclass(eq=False)
 class _CountedPool:
-    """An httpcore pool, when it was made, and the number of calls that it carries."""
+    """A pool, when it was made, and the number of calls that it carries."""
 
-    pool: httpcore.AsyncConnectionPool
+    pool: Http1Pool | httpcore.AsyncConnectionPool
     made_at_s: float
     calls: int = 0
 
@@ -49,6 +68,7 @@ class ConnectionPool:
             if upstream.ca_file
             else httpcore.default_ssl_context()
         )
+        self._tls.set_alpn_protocols(["http/1.1"])  # httpcore sets its own
         self.sessions = TlsSessions(self._tls, now)
         self._proxy = (
             httpcore.Proxy(upstream.proxy, auth=upstream.proxy_auth()) if upstream.proxy else None
@@ -62,6 +82,8 @@ class ConnectionPool:
 
     def _make(self) -> _CountedPool:
         upstream = self._upstream
+        if not upstream.http2 and self._proxy is None:
+            return _CountedPool(Http1Pool(upstream, self._tls, self._now), self._now())
         pool = httpcore.AsyncConnectionPool(
             ssl_context=self._tls,
             max_connections=upstream.most_connections,
@@ -95,23 +117,20 @@ class ConnectionPool:
         headers: Sequence[tuple[str, str]],
         content: bytes,
         timeouts: Mapping[str, float],
-    ) -> AsyncIterator[httpcore.Response]:
+    ) -> AsyncIterator[Response]:
         """One request; its response inside the block.
 
         Leaving the block before the body has ended closes the connection, or over HTTP/2 the
         stream. Raises httpcore's exceptions.
         """
         counted = await self._current_pool()
-        trace = _RequestTrace(self, counted.pool)
+        progress = _Progress(self)
         counted.calls += 1
         try:
-            extensions = {"timeout": timeouts, "trace": trace.on_event}
-            async with counted.pool.stream(
-                "POST", url, headers=list(headers), content=content, extensions=extensions
-            ) as response:
-                yield response
+            async with _request(counted.pool, url, headers, content, timeouts, progress) as answer:
+                yield answer
         finally:
-            trace.stop_waiting()
+            progress.stop_waiting()
             counted.calls -= 1
             if counted in self._retired and not counted.calls:
                 self._retired.discard(counted)
@@ -153,30 +172,56 @@ class ConnectionPool:
             await counted.pool.aclose()
 
 
-class _RequestTrace:
-    """Follows one request by httpcore's trace events: counts it while it waits for a connection,
-    counts a connection that is set up for it, and ends its HTTP/2 stream where it is left early.
-    """
+class _Progress:
+    """Counts one request while it waits for a connection, and the connection that is set up."""
 
-    def __init__(self, counts: ConnectionPool, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, counts: ConnectionPool) -> None:
         self._counts = counts
-        self._pool = pool
         self._is_waiting = True
-        self._is_complete = False
         counts.waiting += 1
-
-    async def on_event(self, name: str, info: dict[str, Any]) -> None:
-        """Take an event of the request; the first one comes when it has its connection."""
-        self.stop_waiting()
-        if name == "connection.connect_tcp.complete":
-            self._counts.opened += 1
-        elif name == "http2.receive_response_body.complete":
-            self._is_complete = True
-        elif name == "http2.response_closed.started" and not self._is_complete:
-            await reset_stream(self._pool, self.on_event, info["stream_id"])
 
     def stop_waiting(self) -> None:
         """Count the request as waiting no longer."""
         if self._is_waiting:
             self._is_waiting = False
             self._counts.waiting -= 1
+
+    def connected(self) -> None:
+        """Count a connection that was set up for it."""
+        self._counts.opened += 1
+
+
+def _request(
+    pool: Http1Pool | httpcore.AsyncConnectionPool,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    content: bytes,
+    timeouts: Mapping[str, float],
+    progress: _Progress,
+) -> contextlib.AbstractAsyncContextManager[Response]:
+    if isinstance(pool, Http1Pool):
+        return pool.post(url, headers, content, timeouts, progress)
+    trace = _HttpcoreTrace(progress, pool)
+    extensions = {"timeout": timeouts, "trace": trace.on_event}
+    return pool.stream("POST", url, headers=list(headers), content=content, extensions=extensions)
+
+
+class _HttpcoreTrace:
+    """Follows one request by httpcore's trace events, and ends its HTTP/2 stream where it is left
+    early.
+    """
+
+    def __init__(self, progress: _Progress, pool: httpcore.AsyncConnectionPool) -> None:
+        self._progress = progress
+        self._pool = pool
+        self._is_complete = False
+
+    async def on_event(self, name: str, info: dict[str, Any]) -> None:
+        """Take an event of the request; the first one comes when it has its connection."""
+        self._progress.stop_waiting()
+        if name == "connection.connect_tcp.complete":
+            self._progress.connected()
+        elif name == "http2.receive_response_body.complete":
+            self._is_complete = True
+        elif name == "http2.response_closed.started" and not self._is_complete:
+            await reset_stream(self._pool, self.on_event, info["stream_id"])
