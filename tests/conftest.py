@@ -16,9 +16,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-settings.register_profile(
-    "penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("penstock")
 MODEL = "all-MiniLM-L6-v2"
 ONE_SYSTEM = Path(__file__).parent / "black_box"
