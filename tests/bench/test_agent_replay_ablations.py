@@ -16,7 +16,7 @@ from penstock.bench.agent_replay.findings.reuse_ablations import (
     reuse_ablation,
     share_saved,
 )
-from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT, LITELLM
+from penstock.bench.agent_replay.players.arms import DEFAULTS, DIRECT, LITELLM, LITELLM_SEMANTIC
 from penstock.bench.agent_replay.players.load_plan import Answered
 from penstock.bench.agent_replay.players.plays import Noted, Play, Workload
 from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
@@ -108,6 +108,9 @@ def test_an_arm_that_does_not_say_what_it_reused_is_held_against_the_recording()
     assert saved.value == pytest.approx(2 / 3)
     assert figures["w3_wrong_litellm"] == 1
     assert set(figures) == {"w3_calls_saved_litellm", "w3_wrong_litellm"}
+    idle = replace(direct, arm=LITELLM_SEMANTIC)
+    arms = {DIRECT.name: direct, LITELLM_SEMANTIC.name: idle}
+    assert beside_litellm(arms) == {}, "a cache that reuses nothing did not work"
 
 
 def test_the_page_says_why_another_gateway_is_not_there() -> None:

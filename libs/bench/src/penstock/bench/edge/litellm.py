@@ -106,7 +106,9 @@ async def litellm_proxy(
         _start(processes, store, folder / "store.log")
         workers = str(os.cpu_count() or 1)
         words = ["--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
-        proxy = [str(command), *words, "--num_workers", workers]
+        # A worker that imports for longer than this is taken for dead and begun again, without end.
+        patience = ["--timeout_worker_healthcheck", str(round(START_S))]
+        proxy = [str(command), *words, "--num_workers", workers, *patience]
         _start(processes, proxy, folder / "litellm.log")
         running = Proxy(f"127.0.0.1:{port}")
         await _wait_for(running)

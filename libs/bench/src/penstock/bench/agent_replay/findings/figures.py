@@ -192,7 +192,8 @@ def closed(arms: ByArm) -> Figures:
 
 def beside_litellm(arms: ByArm) -> Figures:
     """What LiteLLM's proxy and Penstock save of the same calls, and how many of their answers are
-    wrong; nothing of what was not played.
+    wrong; nothing of what was not played, and nothing of a cache that reused nothing at all: equal
+    requests are among the calls, so it did not work.
     """
     sides = (
         (LITELLM, "litellm"),
@@ -203,6 +204,9 @@ def beside_litellm(arms: ByArm) -> Figures:
     for arm, name in sides:
         if arm.name in arms:
             _, play = beside_direct(arms, arm)
-            figures[f"w3_calls_saved_{name}"] = calls_saved(play)
+            saved = calls_saved(play)
+            if not saved.value:
+                continue
+            figures[f"w3_calls_saved_{name}"] = saved
             figures[f"w3_wrong_{name}"] = wrong_answers(play)
     return figures

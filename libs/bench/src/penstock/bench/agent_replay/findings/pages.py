@@ -83,8 +83,9 @@ LITELLM_NOTES = (
     (
         "LiteLLM's proxy has one cache at a time, exact or semantic, and is started anew for each "
         "play. Its semantic cache takes embeddings from the model that comes with Penstock and "
-        "reuses at a similarity of 0.8, as its own documentation does. `w3_wrong_…` counts "
-        "answers that are not the recorded ones."
+        "reuses at a similarity of 0.8, as its own documentation does. A cache that "
+        "reused nothing, not even for equal requests, did not work here and has no figures. "
+        "`w3_wrong_…` counts answers that are not the recorded ones."
     ),
 )
 NO_LITELLM = ("LiteLLM's proxy was not played: `make peers` installs it.",)
