@@ -82,8 +82,8 @@ NOTES = (
         "peak of the evaluated steps, over all cells."
     ),
     (
-        "`tick_ms`: 99th percentile of one sample taken, forecast and decided on; learned "
-        "experts are fitted beside it, in a thread."
+        "`tick_ms`: 99th percentile of the CPU time of one sample taken, forecast and decided on; "
+        "learned experts are fitted beside it, in a thread."
     ),
     (
         "`latency_stddev_cut` has no bound: latencies of one M/G/c queue at equal mean cost, "
@@ -203,7 +203,7 @@ def replay(series: Series, lead: int) -> Replay:
     ticks_s: list[float] = []
     state = DecisionState()
     for number, work in enumerate(series.work):
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         forecast = forecaster.observe(float(work))
         pool = PoolState(
             current=1,
@@ -215,7 +215,7 @@ def replay(series: Series, lead: int) -> Replay:
             measured_at_s=number,
         )
         state = decide(pool, UNBOUNDED, state, number).state
-        ticks_s.append(time.perf_counter() - began_s)
+        ticks_s.append(time.process_time() - began_s)
         forecasts.append(forecast)
         if forecaster.fit_due:
             forecaster.adopt(forecaster.train())
