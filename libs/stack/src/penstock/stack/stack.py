@@ -36,6 +36,8 @@ from penstock.testkit.registered import InstanceIdentity
 TOKEN_FILE = "internal-token"
 INSTANCES_READY_S = 60.0
 POLL_S = 0.1
+CONNECTIONS_ASKED = 16
+"""New connections that several cells share: each cell has some of them, as good as surely."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,23 @@ class Stack:
             await asyncio.sleep(POLL_S)
 
     async def _ready_instances(self, model: str, tenant: str) -> int:
-        answer = await self.router.ListModels(
-            router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
-        )
-        return max((row.ready_instances for row in answer.models if row.name == model), default=0)
+        """As many as every cell knows."""
+        counts = []
+        async for channel in self._cells("router"):
+            answer = await router_pb2_grpc.RouterServiceStub(channel).ListModels(
+                router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
+            )
+            of_model = (row.ready_instances for row in answer.models if row.name == model)
+            counts.append(max(of_model, default=0))
+        return min(counts)
+
+    async def _cells(self, name: str) -> AsyncIterator[grpc.aio.Channel]:
+        """New connections to a port, so many that every cell behind it has some: a cell learns a
+        moment later of what registered at another one.
+        """
+        for _ in range(CONNECTIONS_ASKED if self.plan.workers > 1 else 1):
+            async with open_channel(self.addresses[name], self.tls) as channel:
+                yield channel
 
 
 @dataclass(frozen=True)
@@ -124,13 +139,16 @@ class WholeStack(Stack):
             await asyncio.sleep(POLL_S)
 
     async def _missing_instances(self) -> list[str]:
-        """The models that fewer instances serve than were started here."""
-        answer = await self.registry.ListFleets(
-            router_pb2.ListFleetsRequest(), metadata=((TOKEN_KEY, self.internal_token),)
-        )
-        serving = {fleet.model: fleet.serving for fleet in answer.fleets}
-        counts = self.fleet.counts()
-        return sorted(model for model, count in counts.items() if serving.get(model, 0) < count)
+        """The models that fewer instances serve, at some cell, than were started here."""
+        missing: set[str] = set()
+        async for channel in self._cells("registry"):
+            answer = await router_pb2_grpc.RegistryServiceStub(channel).ListFleets(
+                router_pb2.ListFleetsRequest(), metadata=((TOKEN_KEY, self.internal_token),)
+            )
+            serving = {fleet.model: fleet.serving for fleet in answer.fleets}
+            counts = self.fleet.counts()
+            missing |= {model for model, count in counts.items() if serving.get(model, 0) < count}
+        return sorted(missing)
 
 
 def internal_token(home: Path) -> str:

@@ -1,8 +1,11 @@
-"""Penstock as `make up` starts it, before a provider: key, rate, budget, cache and traces on."""
+"""Penstock as its README advises for a busy machine, a cell for each core, before a provider: key,
+rate, budget, cache and traces on.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from penstock.bench.harness.processes import cpu_s
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
+from penstock.stack.shapes import Layout
 from penstock.stack.stack import WholeStack, run_stack
 from rich.console import Console
 
@@ -54,7 +58,9 @@ async def penstock(folder: Path, provider: Provider) -> AsyncIterator[PenstockSi
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump(_config(provider)))
     log = LogStream(Console(quiet=True))
-    async with run_stack(ports.free(), folder, config, {TENANT: KEY}, log) as stack:
+    async with run_stack(
+        ports.free(), folder, config, {TENANT: KEY}, log, Layout(workers=os.cpu_count() or 1)
+    ) as stack:
         await stack.wait_for_instances(CHAT, 1, TENANT)
         headers = {"authorization": f"Bearer {KEY}"}
         client = HttpClient(stack.addresses["edge"], headers)

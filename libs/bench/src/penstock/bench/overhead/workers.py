@@ -11,10 +11,8 @@ the figure is the median of the rounds; the largest one is in the table.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
@@ -33,7 +31,6 @@ from penstock.stack.stack import Stack
 
 CONNECTIONS = 16
 WARM_UP_S = 0.5
-READY_S, POLL_S = 30.0, 0.2
 ROUNDS, SECONDS = 7, 2.0
 WORKERS = (1, 2)
 BOUNDS = {
@@ -78,7 +75,7 @@ async def measure_workers(echo: EchoAddresses, *, quick: bool) -> Part:
             for workers in WORKERS
         }
         for stack in stacks.values():
-            await _wait_for_every_cell(stack)
+            await stack.wait_for_instances(MODEL, 1, TENANT)
             async with _misses_of(stack) as send:
                 await closed_loop(send, CONNECTIONS, WARM_UP_S)
         rows = []
@@ -91,28 +88,6 @@ async def measure_workers(echo: EchoAddresses, *, quick: bool) -> Part:
     table = Table("misses of one cell and of two behind one address", COLUMNS, tuple(rows))
     intervals = bootstrap(figures, medians, "rounds")
     return Part(medians(figures), tables=(table,), intervals=intervals)
-
-
-async def _wait_for_every_cell(stack: Stack) -> None:
-    """Wait until the model is served over so many new connections in a row that each cell has some:
-    a cell learns within seconds of an instance that registered at another one.
-    """
-    end_s = time.monotonic() + READY_S
-    served = 0
-    while served < CONNECTIONS:
-        served = served + 1 if await _is_served(stack) else 0
-        if time.monotonic() > end_s:
-            raise RuntimeError(f"not every cell serves {MODEL} after {READY_S:g} s")
-
-
-async def _is_served(stack: Stack) -> bool:
-    async with open_channel(stack.addresses["router"]) as channel:
-        stub = router_pb2_grpc.RouterServiceStub(channel)
-        metadata = stack.metadata(TENANT)
-        answer = await stub.ListModels(router_pb2.ListModelsRequest(), metadata=metadata)
-    is_served = any(row.name == MODEL and row.ready_instances for row in answer.models)
-    await asyncio.sleep(0 if is_served else POLL_S)
-    return is_served
 
 
 class _Side(NamedTuple):
