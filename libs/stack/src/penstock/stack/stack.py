@@ -9,9 +9,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
@@ -33,6 +34,7 @@ from penstock.stack.supervisor import Supervisor
 from penstock.stack.workers import first_address
 from penstock.testkit.registered import InstanceIdentity
 
+T = TypeVar("T")
 TOKEN_FILE = "internal-token"
 INSTANCES_READY_S = 60.0
 POLL_S = 0.1
@@ -92,22 +94,34 @@ class Stack:
 
     async def _ready_instances(self, model: str, tenant: str) -> int:
         """As many as every cell knows."""
-        counts = []
-        async for channel in self._cells("router"):
+        metadata = self.metadata(tenant)
+
+        async def ready_at(channel: grpc.aio.Channel) -> int:
             answer = await router_pb2_grpc.RouterServiceStub(channel).ListModels(
-                router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
+                router_pb2.ListModelsRequest(), metadata=metadata
             )
             of_model = (row.ready_instances for row in answer.models if row.name == model)
-            counts.append(max(of_model, default=0))
-        return min(counts)
+            return max(of_model, default=0)
 
-    async def _cells(self, name: str) -> AsyncIterator[grpc.aio.Channel]:
-        """New connections to a port, so many that every cell behind it has some: a cell learns a
+        return min(await self._of_cells("router", ready_at, 0))
+
+    async def _of_cells(
+        self, name: str, ask: Callable[[grpc.aio.Channel], Awaitable[T]], silent: T
+    ) -> list[T]:
+        """What the cells behind a port answer; `silent` for one that a busy machine does not let
+        answer. As many new connections as it takes for each cell to have some: a cell learns a
         moment later of what registered at another one.
         """
+        answers = []
         for _ in range(CONNECTIONS_ASKED if self.plan.workers > 1 else 1):
             async with open_channel(self.addresses[name], self.tls) as channel:
-                yield channel
+                try:
+                    answers.append(await ask(channel))
+                except grpc.aio.AioRpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    answers.append(silent)
+        return answers
 
 
 @dataclass(frozen=True)
@@ -140,15 +154,17 @@ class WholeStack(Stack):
 
     async def _missing_instances(self) -> list[str]:
         """The models that fewer instances serve, at some cell, than were started here."""
-        missing: set[str] = set()
-        async for channel in self._cells("registry"):
+        counts = self.fleet.counts()
+        metadata = ((TOKEN_KEY, self.internal_token),)
+
+        async def missing_at(channel: grpc.aio.Channel) -> set[str]:
             answer = await router_pb2_grpc.RegistryServiceStub(channel).ListFleets(
-                router_pb2.ListFleetsRequest(), metadata=((TOKEN_KEY, self.internal_token),)
+                router_pb2.ListFleetsRequest(), metadata=metadata
             )
             serving = {fleet.model: fleet.serving for fleet in answer.fleets}
-            counts = self.fleet.counts()
-            missing |= {model for model, count in counts.items() if serving.get(model, 0) < count}
-        return sorted(missing)
+            return {model for model, count in counts.items() if serving.get(model, 0) < count}
+
+        return sorted(set().union(*await self._of_cells("registry", missing_at, set(counts))))
 
 
 def internal_token(home: Path) -> str:
