@@ -129,12 +129,10 @@ class WholeStack(Stack):
     """A stack with the instances and upstreams of its configuration.
 
     Attributes:
-        registry: the router's registry.
         fleet: the instances and upstreams.
         config: what the configuration says of them, as it was at the start.
     """
 
-    registry: router_pb2_grpc.RegistryServiceStub
     fleet: LocalFleet
     config: LocalConfig
 
@@ -242,19 +240,18 @@ async def run_stack(
     )
     supervisor = Supervisor(log, functools.partial(is_ready, tls=plan.tls))
     fleet = LocalFleet(supervisor, plan, log)
-    channels: list[grpc.aio.Channel] = []
+    channel: grpc.aio.Channel | None = None
     try:
         *stages, last = plan.service_stages()
         for stage in stages:
             await supervisor.start(stage)
         first = fleet.start(processes_of(plan, config, {}))
         await asyncio.gather(supervisor.start(last), first)
-        channels = [open_channel(addresses[name], plan.tls) for name in ("router", "registry")]
-        router = router_pb2_grpc.RouterServiceStub(channels[0])
-        registry = router_pb2_grpc.RegistryServiceStub(channels[1])
-        yield WholeStack(plan, supervisor, router, keys, registry, fleet, config)
+        channel = open_channel(addresses["router"], plan.tls)
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        yield WholeStack(plan, supervisor, router, keys, fleet, config)
     finally:
-        for channel in channels:
+        if channel is not None:
             await channel.close()
         await supervisor.stop()
         shutil.rmtree(plan.sockets, ignore_errors=True)
