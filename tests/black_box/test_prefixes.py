@@ -69,7 +69,7 @@ async def test_a_clock_at_the_head_is_named_priced_and_explained(caller: Caller)
     assert (shown.lost_tokens, shown.lost_microusd) == (loss.lost_tokens, loss.lost_microusd)
     assert (shown.previous_request_id, shown.repair) == (first.request_id, "later_system_turn")
     assert "a time in it changed" in shown.text
-    assert "harbour" not in str(shown) and "2026" not in str(shown)
+    assert "harbour" not in str(shown) and "2026-" not in str(shown)
     run = await explained(caller, conversation="clocked")
     assert [prompt.request_id for prompt in run] == [second.request_id, first.request_id]
 
