@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from penstock.bench.fresh.benchmark import PLAIN, log_figures
+from penstock.bench.fresh.campaign import what_failed
 from penstock.bench.fresh.conditions import (
     CONDITIONS,
     Condition,
@@ -87,3 +88,12 @@ def test_a_disturbance_ends_with_its_command(tmp_path: Path) -> None:
             child.communicate(b"end\n")
         assert child.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_keeps_its_errors_and_its_last_lines() -> None:
+    output = [*(f"line {number}" for number in range(40)), "E   AssertionError", "and more"]
+    output += [f"SKIPPED {number}" for number in range(20)]
+    kept = what_failed(output).splitlines()
+    assert kept[0] == "E   AssertionError"
+    assert kept[-1] == "SKIPPED 19"
+    assert "line 0" not in kept

@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 from penstock.api.common.v1 import run_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.runs.cancels import MAX_REPEATED, RunCancels
@@ -46,6 +48,15 @@ async def cancel(rig: RunRig, run_id: str, metadata: object = None) -> Fault:
     return await fault_of(rig.routed.stub.CancelRun(request, metadata=given, timeout=20))
 
 
+async def reached(rig: RunRig, run_id: str) -> run_pb2.Run:
+    """The run; asserts that the limiter is reached, which was cut off a moment ago."""
+    try:
+        return await rig.run(run_id)
+    except AioRpcError as refused:
+        assert refused.code() is not StatusCode.UNAVAILABLE
+        raise
+
+
 async def test_calls_in_flight_end_at_once_and_the_rest_when_the_limiter_answers(
     run_rig: RunRig,
 ) -> None:
@@ -68,7 +79,7 @@ async def test_calls_in_flight_end_at_once_and_the_rest_when_the_limiter_answers
     run_rig.connection.cut()
 
     async def is_cancelled() -> bool:
-        states = [(await run_rig.run(run_id)).state for run_id in (root, child)]
+        states = [(await reached(run_rig, run_id)).state for run_id in (root, child)]
         return states == [run_pb2.RUN_STATE_CANCELLED] * 2
 
     await eventually(is_cancelled, timeout_s=30)
@@ -89,10 +100,7 @@ async def test_another_keys_cancel_ends_nothing(run_rig: RunRig) -> None:
     # and what is repeated to the limiter is refused there
     run_rig.connection.cut()
 
-    async def is_reached() -> run_pb2.Run:
-        return await run_rig.run(root)
-
-    run = await eventually(is_reached, timeout_s=30)
+    run = await eventually(lambda: reached(run_rig, root), timeout_s=30)
     assert run.state == run_pb2.RUN_STATE_RUNNING
     call.cancel()
     await asyncio.wait([call])

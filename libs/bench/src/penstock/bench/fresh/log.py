@@ -24,7 +24,7 @@ class Run:
         commit: of the clone.
         python: version.
         date: day, ISO 8601.
-        why: the last lines of its output where it failed.
+        why: the errors and the last lines of its output where it failed.
     """
 
     command: Command
