@@ -9,7 +9,7 @@ Of the call's two spans the server's is exported. The caller's would say the sam
 and exported only where the call failed or was slow.
 
 What differs is the copying: over a wire every message is copied. Here a message is copied unless
-its RPC is one of `Endpoint.uncopied`, whose servicer keeps neither request nor response.
+its RPC is one of `Endpoint.uncopied`, whose messages nobody changes once they are handed over.
 """
 
 from __future__ import annotations
