@@ -43,6 +43,8 @@ from penstock.tasks.answer_keys import key_salt
 NAME = "cache"
 UNCOPIED = frozenset({"LookUp", "Store", "StoreAll", "ListKeys"})
 """The router makes each of these requests for one call and leaves it and the answer as they are."""
+IN_CALLERS_TASK = frozenset({"LookUp", "Store"})
+"""They wait for the store, or for another look-up, and for nothing once they are cancelled."""
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,9 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
     authenticate = services_only(SERVICE, settings.tokens)
-    endpoint = Endpoint(SERVICE, cache.servicer, authenticate, uncopied=UNCOPIED)
+    endpoint = Endpoint(
+        SERVICE, cache.servicer, authenticate, uncopied=UNCOPIED, in_callers_task=IN_CALLERS_TASK
+    )
 
     async def close() -> None:
         await cache.close()
