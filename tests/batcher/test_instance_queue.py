@@ -21,7 +21,13 @@ from penstock.batcher.queue.instance_profile import (
 )
 from penstock.batcher.queue.instance_queue import InstanceQueue
 from penstock.batcher.queue.knobs import KnobTable
-from penstock.batcher.queue.requests import Answer, InstanceResult, PendingRequest, TaskSize
+from penstock.batcher.queue.requests import (
+    Answer,
+    InstanceResult,
+    OneResult,
+    PendingRequest,
+    TaskSize,
+)
 from penstock.batcher.settings import BatchingSection, KnobsSection, QueuePolicySection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
@@ -46,10 +52,24 @@ class GatedInstance:
         self.is_lost = False
         self.cancelled = 0
 
+    async def run_one(self, request: PendingRequest) -> OneResult:
+        await self._pass(1)
+        if fault := FAULTS.get(request.task.embed.texts[0]):
+            raise fault
+        return OneResult(inference_pb2.TaskResult(), common_pb2.LoadReport(concurrency=1))
+
     async def run(
         self, model: str, requests: Sequence[PendingRequest]
     ) -> AsyncIterator[InstanceResult]:
-        self.batch_sizes.append(len(requests))
+        await self._pass(len(requests))
+        for index, request in enumerate(requests):
+            fault = FAULTS.get(request.task.embed.texts[0])
+            status = to_item_status(fault) if fault else OK
+            result = inference_pb2.MemberResult(index=index, status=status)
+            yield index, result, common_pb2.LoadReport(concurrency=1)
+
+    async def _pass(self, batch_size: int) -> None:
+        self.batch_sizes.append(batch_size)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -57,11 +77,6 @@ class GatedInstance:
             raise
         if self.is_lost:
             raise unavailable("the instance died")
-        for index, request in enumerate(requests):
-            fault = FAULTS.get(request.task.embed.texts[0])
-            status = to_item_status(fault) if fault else OK
-            result = inference_pb2.MemberResult(index=index, status=status)
-            yield index, result, common_pb2.LoadReport(concurrency=1)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from penstock.batcher.queue.requests import (
     LOW,
     NORMAL,
     InstanceResult,
+    OneResult,
     PendingRequest,
     TaskSize,
 )
@@ -38,6 +39,10 @@ Served = Counter[tuple[int, str]]
 
 class SleepingInstance:
     """Takes 1 / PER_S for each member of a batch."""
+
+    async def run_one(self, request: PendingRequest) -> OneResult:
+        await asyncio.sleep(1 / PER_S)
+        return OneResult(inference_pb2.TaskResult(), common_pb2.LoadReport(concurrency=1))
 
     async def run(
         self, model: str, requests: Sequence[PendingRequest]

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.entry_store import Entry, EntryStore
+from penstock.cache.storage.entries import Entry
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.cache.storage.grouped_writes import GroupedWrites
 
 from .conftest import Rig

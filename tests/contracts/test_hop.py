@@ -227,15 +227,17 @@ async def test_cancelling_the_await_cancels_the_work(peer: Peer, servicer: Scrip
     assert (await peer.call("Compute", ask("after"), Call())).result.revision == "after"
 
 
+@pytest.mark.parametrize("transport", [each for each in TRANSPORTS if each != "callers-task"])
 async def test_a_caller_who_leaves_does_not_wait_for_the_work_to_end(
-    peer: Peer, servicer: Scripted
+    transport: Transport, servicer: Scripted
 ) -> None:
-    await peer.call("Compute", ask("connected"), Call())
-    with pytest.raises(Fault) as caught:
-        await peer.call("Compute", ask("stubborn"), Call(deadline_s=time.monotonic() + 0.2))
-    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(servicer.cancelled.wait(), 5)
-    servicer.release.set()
+    async with peer_over(transport, door(servicer)) as peer:
+        await peer.call("Compute", ask("connected"), Call())
+        with pytest.raises(Fault) as caught:
+            await peer.call("Compute", ask("stubborn"), Call(deadline_s=time.monotonic() + 0.2))
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        servicer.release.set()
 
 
 async def test_neither_side_sees_what_the_other_changes_in_a_message(

@@ -108,3 +108,61 @@ async def test_the_calls_span_is_the_servers_and_the_callers_as_well_where_it_fa
     assert timed == {("client", ""): 1, ("client", "UNAVAILABLE"): 1}
     caller.close(0)
     called.close(0)
+
+
+class Counting(EmptyInstance):
+    """Counts what runs, and says in which task."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.task: asyncio.Task[object] | None = None
+
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
+        self.running += 1
+        self.task = asyncio.current_task()
+        try:
+            await asyncio.sleep(0 if request.model == "short" else 3_600)
+        finally:
+            self.running -= 1
+        return inference_pb2.ComputeResponse()
+
+
+@pytest.mark.parametrize("in_callers_task", [True, False])
+async def test_work_is_done_in_its_callers_task_where_its_rpc_is_one_of_those(
+    in_callers_task: bool,
+) -> None:
+    servicer = Counting()
+    names = frozenset({"Compute"} if in_callers_task else ())
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, internal(TOKEN), in_callers_task=names))
+    local.open()
+    await peer_of(local).call("Compute", inference_pb2.ComputeRequest(model="short"), Call())
+    assert (servicer.task is asyncio.current_task()) == in_callers_task
+
+
+async def test_a_caller_is_cancelled_once_and_goes_on_after_a_call_whose_time_was_up() -> None:
+    # given a caller whose own time and whose call's time end together
+    servicer, names = Counting(), frozenset({"Compute"})
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, internal(TOKEN), in_callers_task=names))
+    local.open()
+    peer, task = peer_of(local), asyncio.current_task()
+    assert task is not None
+    # when the call's time is up first, the caller is told and is not cancelled any more
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", REQUEST, Call(deadline_s=time.monotonic() + 0.01))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.sleep(0)
+    assert (task.cancelling(), servicer.running) == (0, 0)
+    # when the caller's own is, it is that which ends
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await peer.call("Compute", REQUEST, Call(deadline_s=time.monotonic() + 30))
+    assert (task.cancelling(), servicer.running) == (0, 0)
+    # and a caller who is cancelled is, whatever the call
+    calling = asyncio.create_task(peer.call("Compute", REQUEST, Call()))
+    await asyncio.sleep(0.01)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert servicer.running == 0

@@ -100,11 +100,11 @@ def internal(token: str, clock: Clock | None = None) -> Authenticator:
     """An authenticator for callers that hold one token, compared in constant time; the context that
     comes with the call is believed.
     """
-    tokens = SharedToken(token)
+    tokens, own_clock = SharedToken(token), clock or SystemClock()
 
     def authenticate(metadata: CallerMetadata) -> Call:
         _caller_by_token(metadata, tokens, None)
-        return _context_of(metadata, clock or SystemClock())
+        return _call_of(metadata, own_clock)
 
     return authenticate
 
@@ -123,7 +123,7 @@ def services_only(
         tokens: the secrets by which callers without certificates are known.
         address: where an instance is registered; a proof for another address is refused.
     """
-    allowed = callers_of(service.full_name)
+    allowed, own_clock = callers_of(service.full_name), clock or SystemClock()
 
     def authenticate(metadata: CallerMetadata) -> Call:
         known = allowed & metadata.names
@@ -136,7 +136,7 @@ def services_only(
             caller = _caller_by_token(metadata, tokens, expected)
             if caller not in allowed:
                 raise _not_allowed({caller}, allowed)
-        return _context_of(metadata, clock or SystemClock())._replace(caller=caller)
+        return _call_of(metadata, own_clock, caller)
 
     return authenticate
 
@@ -193,14 +193,15 @@ def _mac(secret: str, caller: str, audience: str) -> str:
     return hmac.digest(secret.encode(), f"{caller}|{audience}".encode(), "sha256").hex()
 
 
-def _context_of(metadata: Metadata, clock: Clock) -> Call:
+def _call_of(metadata: Metadata, clock: Clock, caller: str = "") -> Call:
+    """The call that a service makes, with the context that came with it, if one did."""
     packed = metadata.get(CONTEXT_KEY)
     if packed is None:
-        return Call()
+        return Call(caller=caller)
     try:
         context = common_pb2.CallContext.FromString(
             packed if isinstance(packed, bytes) else packed.encode()
         )
     except DecodeError:
         raise invalid(CONTEXT_KEY, "is not a CallContext") from None
-    return Call.from_context(context, clock.monotonic())
+    return Call.from_context(context, clock.monotonic())._replace(caller=caller)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
@@ -25,9 +24,11 @@ UNBOUNDED_MS = 2**53
 """Sent for a call without a deadline: more milliseconds than anybody waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who pays, as the router authenticated it."""
+class Principal(NamedTuple):
+    """Who pays, as the router authenticated it.
+
+    A named tuple, because limits, leases and answers are looked up by it several times a call.
+    """
 
     organisation: str
     team: str = ""

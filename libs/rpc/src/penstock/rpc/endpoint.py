@@ -57,9 +57,12 @@ class Endpoint:
     trace. The context of an internal endpoint is believed.
     """
     uncopied: frozenset[str] = frozenset()
-    """RPCs whose messages callers in the same process pass without a copy: the servicer changes or
-    keeps no request after its answer and keeps no response, and a caller leaves its request as it
-    is.
+    """RPCs whose messages callers in the same process pass without a copy: nobody changes a request
+    or a response once it is handed over, so either side may keep it.
+    """
+    in_callers_task: frozenset[str] = frozenset()
+    """Unary RPCs that a caller in the same process serves in its own task. Their work ends at once
+    when it is cancelled: a caller who leaves waits for its end.
     """
     limits: CallerLimits = DEFAULT_LIMITS
     """Of each caller of a public endpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -18,6 +18,17 @@ def as_cluster(client: redis.asyncio.Redis) -> RedisCluster | None:
     """The client as that of a cluster; None where it is not one."""
     given: object = client  # redis-py's two clients have no class in common
     return given if isinstance(given, RedisCluster) else None
+
+
+def by_slot(client: redis.asyncio.Redis, keys: Iterable[str]) -> list[list[str]]:
+    """Keys that one script may touch: those of a slot in a cluster, all of them elsewhere."""
+    cluster = as_cluster(client)
+    if cluster is None:
+        return [list(keys)]
+    slots: dict[int, list[str]] = {}
+    for key in keys:
+        slots.setdefault(cluster.keyslot(key), []).append(key)
+    return list(slots.values())
 
 
 def keys_by_server(cluster: RedisCluster, prefix: str) -> dict[ClusterNode, str]:

@@ -7,6 +7,7 @@ and nobody can guess the key of another tenant's request.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from penstock.rpc.call import Principal
@@ -17,6 +18,10 @@ FINGERPRINT_BYTES = 8
 KNOWN_MISS_RULE = "miss: known not to be kept"
 """The rule of a miss without a look-up, in receipts and counters."""
 TENANT_SEPARATOR = "\x1f"
+REMEMBERED_KEYS, REMEMBERED_BYTES = 1_024, 1_024
+"""Keys of the latest tasks that are remembered, and how long such a task is at most: in one process
+a router and a cache ask for the key of the same task within a fraction of a second.
+"""
 FORMAT = b"2"
 """Version of the keys' canonical form: entries stored under another version are not found."""
 
@@ -72,4 +77,14 @@ def exact_key(
         context: digest of what the answer depends on and the task does not hold; empty for none.
         task: the task in deterministic serialisation.
     """
+    make = _remembered_key if len(task) <= REMEMBERED_BYTES else _made_key
+    return make(salt, tenant, namespace, model, context, task)
+
+
+def _made_key(
+    salt: bytes, tenant: str, namespace: str, model: str, context: bytes, task: bytes
+) -> str:
     return keyed_hash(salt, tenant.encode(), namespace.encode(), model.encode(), context, task)
+
+
+_remembered_key = functools.lru_cache(REMEMBERED_KEYS)(_made_key)

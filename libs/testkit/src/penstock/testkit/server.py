@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +20,12 @@ from penstock.service.clock import Clock
 from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
-Transport = Literal["in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"]
+Transport = Literal[
+    "in-process", "callers-task", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"
+]
 TRANSPORTS: tuple[Transport, ...] = (
     "in-process",
+    "callers-task",
     "unix-stream",
     "tcp-stream",
     "unix-unary",
@@ -48,7 +52,10 @@ async def peer_over(
     transport: Transport, endpoint: Endpoint, token: str = TOKEN
 ) -> AsyncIterator[Peer]:
     """A peer that calls `endpoint` over a transport; server and connection end with the block."""
-    if transport == "in-process":
+    if transport == "callers-task":
+        names = frozenset(method.name for method in endpoint.service.methods)
+        endpoint = replace(endpoint, in_callers_task=names)
+    if transport in ("in-process", "callers-task"):
         async with _peer_in_process(endpoint, token) as peer:
             yield peer
         return

@@ -17,6 +17,8 @@ from penstock.service.settings import load_section
 NAME = "batcher"
 UNCOPIED = frozenset({"Compute", "ComputeStream"})
 """A request waits in a queue only while its call does, and each response is made anew."""
+IN_CALLERS_TASK = frozenset({"Compute"})
+"""A request that is cancelled leaves the queue, or the instance, and waits for neither."""
 SERVICE = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 
 
@@ -33,7 +35,9 @@ def build(settings: BatcherSettings, outside: Outside) -> Service:
         outside.telemetry,
     )
     authenticate = services_only(SERVICE, settings.tokens)
-    endpoint = Endpoint(SERVICE, servicer, authenticate, uncopied=UNCOPIED)
+    endpoint = Endpoint(
+        SERVICE, servicer, authenticate, uncopied=UNCOPIED, in_callers_task=IN_CALLERS_TASK
+    )
     port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     return Service(
         NAME,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue.requests import InstanceResult, PendingRequest
+from penstock.batcher.queue.requests import InstanceResult, OneResult, PendingRequest
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import OK
@@ -29,23 +29,27 @@ class PeerInstance:
         self._peer = peer
         self._clock = clock
 
+    async def run_one(self, request: PendingRequest) -> OneResult:
+        """See `penstock.batcher.queue.requests.Instance`."""
+        message = inference_pb2.ComputeRequest(model=request.item.model, task=request.task)
+        response: inference_pb2.ComputeResponse = await self._peer.call(
+            "Compute", message, request.call
+        )
+        return OneResult(response.result, response.load)
+
     async def run(
         self, model: str, requests: Sequence[PendingRequest]
     ) -> AsyncIterator[InstanceResult]:
         """See `penstock.batcher.queue.requests.Instance`."""
         start = 0
         for part in split_to_fit(requests, _message_bytes):
-            results = self._run_one(model, part[0]) if len(part) == 1 else self._run(model, part)
-            async for index, result, load in results:
-                yield start + index, result, load
+            if len(part) == 1:
+                alone = await self.run_one(part[0])
+                yield start, inference_pb2.MemberResult(status=OK, result=alone.result), alone.load
+            else:
+                async for index, result, load in self._run(model, part):
+                    yield start + index, result, load
             start += len(part)
-
-    async def _run_one(self, model: str, request: PendingRequest) -> AsyncIterator[InstanceResult]:
-        message = inference_pb2.ComputeRequest(model=model, task=request.task)
-        response: inference_pb2.ComputeResponse = await self._peer.call(
-            "Compute", message, request.call
-        )
-        yield 0, inference_pb2.MemberResult(status=OK, result=response.result), response.load
 
     async def _run(
         self, model: str, requests: Sequence[PendingRequest]

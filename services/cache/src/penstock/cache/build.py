@@ -41,6 +41,10 @@ from penstock.service.settings import load_section
 from penstock.tasks.answer_keys import key_salt
 
 NAME = "cache"
+UNCOPIED = frozenset({"LookUp", "Store", "StoreAll", "ListKeys"})
+"""The router makes each of these requests for one call and leaves it and the answer as they are."""
+IN_CALLERS_TASK = frozenset({"LookUp", "Store"})
+"""They wait for the store, or for another look-up, and for nothing once they are cancelled."""
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 log = logging.getLogger(__name__)
 
@@ -94,6 +98,7 @@ class Cache:
         if self.semantic_cache is not None:
             await self.semantic_cache.close()
         await self.replicas.close()
+        await self.entries.close()
 
     def reload(self, section: CacheSection) -> None:
         """Put another section in force; scopes in memory keep their error bound."""
@@ -118,7 +123,10 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
     client = outside.open_store(settings.cache_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
-    endpoint = Endpoint(SERVICE, cache.servicer, services_only(SERVICE, settings.tokens))
+    authenticate = services_only(SERVICE, settings.tokens)
+    endpoint = Endpoint(
+        SERVICE, cache.servicer, authenticate, uncopied=UNCOPIED, in_callers_task=IN_CALLERS_TASK
+    )
 
     async def close() -> None:
         await cache.close()

@@ -23,7 +23,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue.instance_profile import FixedLimit
 from penstock.batcher.queue.instance_queue import InstanceQueue
 from penstock.batcher.queue.knobs import KnobTable
-from penstock.batcher.queue.requests import InstanceResult, PendingRequest
+from penstock.batcher.queue.requests import InstanceResult, OneResult, PendingRequest
 from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.batcher.split_merge import task_size
 from penstock.bench.batching.texts import MAX_MODEL_TOKENS, mixed_texts
@@ -120,15 +120,23 @@ class ServingQueue:
         knobs = KnobTable(BatchingSection(default=KnobsSection(max_batch_size=ROWS)))
         self._queue = InstanceQueue(self, FixedLimit(1), knobs, SystemClock())
 
+    async def run_one(self, request: PendingRequest) -> OneResult:
+        """Compute a batch of one for the queue."""
+        await self._compute([request])
+        return OneResult(inference_pb2.TaskResult(), common_pb2.LoadReport())
+
     async def run(
         self, model: str, requests: Sequence[PendingRequest]
     ) -> AsyncIterator[InstanceResult]:
         """Compute a batch for the queue."""
+        await self._compute(requests)
+        for index in range(len(requests)):
+            yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
+
+    async def _compute(self, requests: Sequence[PendingRequest]) -> None:
         rows = [self._model.encoded[request.task.embed.texts[0]] for request in requests]
         self.tally.add(len(requests) + len(self._queue.waiting), rows)
         await self._model.run(rows)
-        for index in range(len(requests)):
-            yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
 
     async def serve(self, text: str) -> None:
         """Queue a text and wait for it."""

@@ -1,15 +1,16 @@
 """Calls inside one process, with the semantics of the wire.
 
 A call is authenticated, traced, bounded by its deadline and cancelled as over an item stream. The
-work runs in a task and a context of the called service: a caller that leaves does not wait for it,
-and what the servicer sets in its context (the trace of a log line) stays there. A failure arrives
-as it would from another process, without the exception that caused it.
+work runs in a context of the called service, so what the servicer sets there (the trace of a log
+line) stays there; and in a task of its own, so a caller that leaves does not wait for it, unless
+its RPC is one of `Endpoint.in_callers_task`, whose work ends at once. A failure arrives as it would
+from another process, without the exception that caused it.
 
 Of the call's two spans the server's is exported. The caller's would say the same, so it is timed,
 and exported only where the call failed or was slow.
 
 What differs is the copying: over a wire every message is copied. Here a message is copied unless
-its RPC is one of `Endpoint.uncopied`, whose servicer keeps neither request nor response.
+its RPC is one of `Endpoint.uncopied`, whose messages nobody changes once they are handed over.
 """
 
 from __future__ import annotations
@@ -36,13 +37,12 @@ from penstock.rpc.errors import (
     unavailable,
 )
 from penstock.rpc.item_session import ITEM_WINDOW
+from penstock.rpc.peers.callers_task import InContext, ServedCall, ServedCalls
 from penstock.rpc.spans import IN_PROCESS, NO_TRACER, Span, Tracer
 from penstock.service.clock import Clock, SystemClock
 
 T = TypeVar("T")
 DEFAULT_DEADLINE_S = 30.0
-TIME_UP = "the time was up before the answer was there"
-CLOSED = "the connection was closed"
 
 
 class LocalEndpoint:
@@ -66,6 +66,7 @@ class LocalEndpoint:
         self.endpoint = endpoint
         self.dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self.is_open = False
+        self.served = ServedCalls()
         self._clock = clock or SystemClock()
         self._default_deadline_s = default_deadline_s
         self._context = contextvars.copy_context()
@@ -78,6 +79,7 @@ class LocalEndpoint:
     async def close(self) -> None:
         """Refuse calls, and cancel those in flight: they fail UNAVAILABLE."""
         self.is_open = False
+        await self.served.end(_is_closed)
         await cancel_all(self._work)
 
     async def call_of(self, metadata: CallerMetadata, call: Call) -> Call:
@@ -147,6 +149,7 @@ class InProcessPeer:
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._closed = False
+        self._served = ServedCalls()
         self._work: set[asyncio.Task[Any]] = set()
 
     def presenting(self, metadata: tuple[tuple[str, str], ...]) -> InProcessPeer:
@@ -180,7 +183,10 @@ class InProcessPeer:
                     local.dispatcher.begin, rpc, _copy(request) if copies else request, served
                 )
                 response = pending.response
-                if response is None:
+                if response is None and method in local.endpoint.in_callers_task:
+                    with ServedCall((self._served, local.served), left_s, _time_up):
+                        response = await InContext(local.dispatcher.finish(pending), context)
+                elif response is None:
                     response = await self._finished(local, pending, left_s, context)
                 return _copy(response) if copies else response
             except Exception as error:
@@ -212,9 +218,9 @@ class InProcessPeer:
         if opened is not None and opened.fault is not None:
             raise opened.fault
         if not work.done():
-            raise deadline_exceeded(TIME_UP)
+            raise _time_up()
         if work.cancelled() and (self._closed or not local.is_open):
-            raise unavailable(CLOSED)
+            raise _is_closed()
         return work.result()
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
@@ -254,7 +260,7 @@ class InProcessPeer:
                 await chunks.put(message)
         except asyncio.CancelledError:
             closed = self._closed or not local.is_open
-            chunks.end(unavailable(CLOSED) if closed else to_fault(asyncio.CancelledError()))
+            chunks.end(_is_closed() if closed else to_fault(asyncio.CancelledError()))
             raise
         except Exception as error:
             chunks.end(to_fault(error))
@@ -287,7 +293,7 @@ class InProcessPeer:
 
     def _endpoint(self) -> LocalEndpoint:
         if self._closed:
-            raise unavailable(CLOSED)
+            raise _is_closed()
         local = self._find()
         if local is None or not local.is_open:
             raise unavailable(f"{self._name} is not serving in this process")
@@ -296,6 +302,7 @@ class InProcessPeer:
     async def close(self) -> None:
         """See Peer."""
         self._closed = True
+        await self._served.end(_is_closed)
         await cancel_all(self._work)
 
 
@@ -326,7 +333,7 @@ class _Chunks:
 
     def expire(self, work: asyncio.Task[None]) -> None:
         """End it because its time is up."""
-        self.end(deadline_exceeded(TIME_UP))
+        self.end(_time_up())
         work.cancel()
 
     async def take(self) -> Message | None:
@@ -352,6 +359,14 @@ def _as_over_a_wire(span: Span, error: Exception) -> Fault:
     fault = from_item_status(to_item_status(error))
     span.fail(fault.code.name, fault.reason)
     return fault
+
+
+def _time_up() -> Fault:
+    return deadline_exceeded("the time was up before the answer was there")
+
+
+def _is_closed() -> Fault:
+    return unavailable("the connection was closed")
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

@@ -44,6 +44,22 @@ class BatchRunner:
         """Whether a new request can start without waiting: a slot is free and nothing waits."""
         return len(self.slots) < self.profile.limit.limit and not len(self._backlog.waiting)
 
+    async def run_alone(self, request: PendingRequest, reason: str) -> Answer:
+        """The answer of a request that runs by itself; its slot and its place in the backlog are
+        its caller's.
+
+        Raises:
+            Fault: the instance's own, or the instance is lost.
+        """
+        began_s = self._clock.monotonic()
+        try:
+            result, load = await self._instance.run_one(request)
+        except Fault as fault:
+            self.record_fault(fault)
+            raise
+        self._learn([request], began_s)
+        return self._answer(request, result, load, request.item.rows, reason)
+
     async def run(self, batch: list[PendingRequest], reason: str) -> None:
         """Run a batch and settle each of its requests, by the instance's own result for it, or by
         the fault of the whole batch.
@@ -59,10 +75,7 @@ class BatchRunner:
                     is_overloaded = is_overloaded or fault.consequences.overload
                     self._backlog.settle(request.item.id, fault)
                     continue
-                receipt = common_pb2.BatchReceipt(
-                    queued_ms=request.queued_ms, batch_size=rows, release_reason=reason
-                )
-                answer = Answer(result.result, receipt, self._backlog.load_report(load))
+                answer = self._answer(request, result.result, load, rows, reason)
                 self._backlog.settle(request.item.id, answer)
         except Fault as fault:
             self.record_fault(fault)
@@ -76,6 +89,19 @@ class BatchRunner:
             self.profile.limit.record_overload()
         else:
             self._learn(batch, began_s)
+
+    def _answer(
+        self,
+        request: PendingRequest,
+        result: inference_pb2.TaskResult,
+        load: common_pb2.LoadReport,
+        rows: int,
+        reason: str,
+    ) -> Answer:
+        receipt = common_pb2.BatchReceipt(
+            queued_ms=request.queued_ms, batch_size=rows, release_reason=reason
+        )
+        return Answer(result, receipt, self._backlog.load_report(load))
 
     def record_fault(self, fault: Fault) -> None:
         """Lower the concurrency limit where a fault of the instance means overload."""

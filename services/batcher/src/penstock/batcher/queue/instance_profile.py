@@ -186,7 +186,10 @@ class InstanceProfile:
 
     def cost(self, model: str) -> CostModel:
         """The cost model of a model; a first guess before its first batch."""
-        return self.costs.setdefault(model, CostModel())
+        cost = self.costs.get(model)
+        if cost is None:
+            cost = self.costs[model] = CostModel()
+        return cost
 
     def is_cost_trusted(self, model: str, now: float) -> bool:
         """Whether a prediction may be used to refuse a request: it has enough samples, and is not

@@ -110,8 +110,7 @@ class InstanceQueue:
         request = self._admission.admit(task, model, call, size)
         if self._runner.is_idle and not self._knobs.for_model(model).max_queue_delay_microseconds:
             with self._own_slot(request):
-                await self._runner.run([request], "instance_free")
-            return request.future.result()
+                return await self._runner.run_alone(request, "instance_free")
         self._wait(request)
         try:
             return await request.future
@@ -188,8 +187,6 @@ class InstanceQueue:
         try:
             yield
         finally:
-            if slot.done() and not slot.cancelled():
-                slot.exception()  # or asyncio reports a fault that a caller left behind
             slot.cancel()
             self._backlog.forget(request.item.id)
             self._free_slot(slot)

@@ -5,8 +5,7 @@ the limits and weights that the queue reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.batcher.queue.fair_queue import DEFAULT_WEIGHTS
@@ -69,8 +68,7 @@ class KnobTable:
         return {model: to_proto(section) for model, section in knobs.items()}
 
 
-@dataclass(frozen=True)
-class ClassLimits:
+class ClassLimits(NamedTuple):
     """What holds for one priority class of one model.
 
     `max_queue_size`: requests of the model that may wait. `max_class_size`: requests of the class

@@ -62,8 +62,7 @@ class TaskSize(NamedTuple):
     tokens: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A request's result, the batch that it ran in, and the instance's load then."""
 
     result: inference_pb2.TaskResult
@@ -122,8 +121,23 @@ InstanceResult = tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]
 """Position in the batch, result, and the instance's load."""
 
 
+class OneResult(NamedTuple):
+    """The answer of a request that ran by itself, and the instance's load."""
+
+    result: inference_pb2.TaskResult
+    load: common_pb2.LoadReport
+
+
 class Instance(Protocol):
     """What the queue needs of the instance behind it."""
+
+    async def run_one(self, request: PendingRequest) -> OneResult:
+        """Run one request by itself.
+
+        Raises:
+            Fault: it has no answer.
+        """
+        ...
 
     def run(self, model: str, requests: Sequence[PendingRequest]) -> AsyncIterator[InstanceResult]:
         """Run a batch; yields the result of each request as soon as it is ready.

@@ -12,7 +12,8 @@ from penstock.cache.lookups.messages import request_key
 from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import LookupTicket
 from penstock.cache.lookups.semantic_learning import SemanticLearning
-from penstock.cache.storage.entry_store import Entry, unavailable_without_store
+from penstock.cache.storage.entries import Entry
+from penstock.cache.storage.entry_store import unavailable_without_store
 from penstock.cache.storage.invalidation import tags_of
 from penstock.rpc.errors import not_found
 from penstock.service.clock import unix_ms

@@ -20,7 +20,8 @@ from penstock.cache.lookups.messages import (
 from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import Lookup, LookupTicket, ServedAnswer
 from penstock.cache.lookups.semantic_lookup import SemanticLookup, SemanticResult
-from penstock.cache.storage.entry_store import STORE_ERRORS, Entry
+from penstock.cache.storage.entries import Entry
+from penstock.cache.storage.entry_store import STORE_ERRORS
 from penstock.rpc.call import Call
 from penstock.service.clock import unix_ms
 from penstock.tasks.answer_keys import tenant_of
@@ -174,8 +175,7 @@ class Lookups:
         )
         candidate = semantic.candidate
         if candidate is not None:
-            served = replace(
-                served,
+            served = served._replace(
                 scope_key=semantic.scope_key,
                 answer=candidate.answer,
                 probability=candidate.decision.probability,

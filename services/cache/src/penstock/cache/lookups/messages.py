@@ -7,13 +7,13 @@ Each check raises INVALID_ARGUMENT for the first field that is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.lookups.semantic_lookup import NOT_ASKED, SemanticResult
-from penstock.cache.storage.entry_store import Entry
+from penstock.cache.storage.entries import Entry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid
 from penstock.tasks.answer_keys import exact_key
@@ -97,8 +97,7 @@ def _check_not_negative(value: int, field: str) -> None:
         raise invalid(field, "is negative")
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResult:
+class LookupResult(NamedTuple):
     """How a look-up ended.
 
     `outcome` and `rule` are what the receipt says; `entry` is the one served, None for a miss.

@@ -20,11 +20,11 @@ import asyncio
 import secrets
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.cache.lookups.semantic_lookup import SemanticResult
-from penstock.cache.storage.entry_store import Entry
+from penstock.cache.storage.entries import Entry
 from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
@@ -120,16 +120,14 @@ class Lookup:
         return self.request.scope.namespace
 
 
-@dataclass(frozen=True, slots=True)
-class LookupTicket:
+class LookupTicket(NamedTuple):
     """What a token stands for: a look-up whose caller may bring the answer."""
 
     lookup: Lookup
     semantic: SemanticResult
 
 
-@dataclass(frozen=True, slots=True)
-class ServedAnswer:
+class ServedAnswer(NamedTuple):
     """A hit that its caller may still report as wrong.
 
     `answer` and `probability` are those of the semantic decision, where one served it.

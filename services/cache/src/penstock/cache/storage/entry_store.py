@@ -1,5 +1,4 @@
-"""Stored answers in Redis: compressed above a size, limited in bytes, and indexed by what an
-invalidation may name.
+"""Stored answers in Redis: limited in bytes, and indexed by what an invalidation may name.
 
 Names in the store, where P is a hash of the tenant: `penstock:cache:P:e:KEY` is an entry, and
 `penstock:cache:P:g:GROUP` a sorted set of the keys of its entries by their time of expiry. Groups
@@ -8,21 +7,20 @@ are tags, models and semantic scopes.
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import redis.asyncio
-import zstandard
-from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.settings import CacheSection
+from penstock.cache.storage.entries import Entry, EntryCodec
 from penstock.cache.storage.eviction import ByteLimits
 from penstock.cache.storage.new_entries import NewEntries, NewEntry
 from penstock.rpc.errors import unavailable
-from penstock.service.store_cluster import scan_page
+from penstock.service.store_cluster import by_slot, scan_page
+from penstock.service.store_reads import StoreReads
 from penstock.tasks.answer_keys import keyed_hash
 from redis.exceptions import RedisError
 
@@ -32,27 +30,33 @@ GROUP = "g:"
 TAG_GROUP = "t:"
 MODEL_GROUP = "m:"
 SCOPE_GROUP = "s:"
-UNCOMPRESSED = b"0"
-COMPRESSED = b"1"
-"""First byte of a stored entry."""
+PREFIXES_KEPT = 4_096
+"""Tenants whose prefix is remembered."""
 SCAN_BATCH = 1_000
 ALL_ENTRIES = f"{PREFIX}*:{ENTRY}*"
+SET_ALL = """
+for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1]) end
+"""
+"""Sets keys to the second argument on for ARGV[1] milliseconds: one reply for all of them, which
+takes a client less than a command and a reply for each.
+"""
 ADD_TO_GROUP = """
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ms)
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ms + ARGV[1], ARGV[i]) end
+for i = 2, #ARGV, 500 do
+  local members = {}
+  for j = i, math.min(i + 499, #ARGV) do
+    members[#members + 1] = ms + ARGV[1]
+    members[#members + 1] = ARGV[j]
+  end
+  redis.call('ZADD', KEYS[1], unpack(members))
+end
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
 """
 """Adds keys (the second argument on) to a group for ARGV[1] milliseconds. Expired keys are removed,
 and the group expires with its last key.
 """
-LENGTHS = """
-local lengths = {}
-for i, key in ipairs(KEYS) do lengths[i] = redis.call('STRLEN', key) end
-return lengths
-"""
-"""The lengths of all keys in one answer: a start reads hundreds of thousands."""
 STORE_ERRORS = (RedisError, OSError, TimeoutError)
 """What calls raise when the store does not answer."""
 
@@ -67,36 +71,10 @@ def unavailable_without_store() -> Iterator[None]:
         raise unavailable(message, retry_after_s=1.0) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stored answer and what it cost.
-
-    `created_ms` and `fresh_until_ms` are Unix times in milliseconds. From `fresh_until_ms` on the
-    entry is stale, and kept only for callers that may have a stale answer; 0 means never.
-    """
-
-    key: str
-    result: inference_pb2.TaskResult
-    paid_microusd: int
-    created_ms: int
-    model: str
-    scope_key: str
-    tags: tuple[str, ...]
-    fresh_until_ms: int = 0
-
-    def is_stale(self, now_ms: int) -> bool:
-        """Whether the entry is past its time."""
-        return 0 < self.fresh_until_ms <= now_ms
-
-    def age_ms(self, now_ms: int) -> int:
-        """Milliseconds since the answer was stored."""
-        return max(0, now_ms - self.created_ms)
-
-
 class EntryStore:
     """The entries of all tenants in one Redis.
 
-    Owns the limits in bytes; the client belongs to whoever made it.
+    Owns the limits in bytes and must be closed; the client belongs to whoever made it.
     """
 
     def __init__(
@@ -104,12 +82,17 @@ class EntryStore:
     ) -> None:
         self.new_entries = NewEntries(client)
         self._client = client
+        self._prefix = functools.lru_cache(PREFIXES_KEPT)(self._made_prefix)
+        self._reads = StoreReads(client)
         self._secret = secret
         self._section = section
         self._rng = rng
         self._limits = ByteLimits(section.tenant_bytes, section.total_bytes)
-        self._compressor = zstandard.ZstdCompressor(level=3)
-        self._decompressor = zstandard.ZstdDecompressor()
+        self._codec = EntryCodec()
+
+    async def close(self) -> None:
+        """End the connection that reads entries."""
+        await self._reads.close()
 
     @property
     def size_bytes(self) -> int:
@@ -161,11 +144,11 @@ class EntryStore:
         """An entry, unless it is older than `max_age_ms`; 0 allows any age. This counts as use."""
         prefix = self._prefix(tenant)
         name = f"{prefix}{ENTRY}{key}"
-        raw: Any = await self._client.get(name)
+        raw = await self._reads.get(name)
         if raw is None:
             self._limits.remove(prefix, name)
             return None
-        entry = self._decode(key, raw)
+        entry = self._codec.decode(key, raw)
         if max_age_ms and now_ms - entry.created_ms > max_age_ms:
             return None
         self._limits.record_use(prefix, name)
@@ -184,8 +167,8 @@ class EntryStore:
         evicted: set[str] = set()
         for entry in entries:
             fresh_until_ms = entry.created_ms + fresh_ms if stale_ms else 0
-            timed = replace(entry, fresh_until_ms=fresh_until_ms)
-            encoded[f"{prefix}{ENTRY}{entry.key}"] = timed, self._encode(timed)
+            raw = self._codec.encode(entry, fresh_until_ms, self._section.compress_above_bytes)
+            encoded[f"{prefix}{ENTRY}{entry.key}"] = entry, raw
         for name, (entry, raw) in encoded.items():
             evicted.update(self._limits.add(prefix, name, len(raw), entry.paid_microusd))
         fitting = {name: one for name, one in encoded.items() if name not in evicted}
@@ -210,7 +193,7 @@ class EntryStore:
         next_cursor, names = await scan_page(self._client, cursor, ALL_ENTRIES, SCAN_BATCH)
         return next_cursor, [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
 
-    def _prefix(self, tenant: str) -> str:
+    def _made_prefix(self, tenant: str) -> str:
         """What a tenant's names begin with; it does not reveal the tenant."""
         return f"{PREFIX}{keyed_hash(self._secret, b'tenant', tenant.encode())}:"
 
@@ -218,8 +201,9 @@ class EntryStore:
         self, prefix: str, entries: Mapping[str, tuple[Entry, bytes]], life_ms: int
     ) -> None:
         pipe = self._client.pipeline(transaction=False)
-        for name, (_, raw) in entries.items():
-            pipe.set(name, raw, px=life_ms)
+        for names in by_slot(self._client, entries):
+            raws = [entries[name][1] for name in names]
+            pipe.execute_command("EVAL", SET_ALL, len(names), *names, life_ms, *raws)
         stored = [entry for entry, _ in entries.values()]
         for group, keys in _groups(stored).items():
             pipe.execute_command("EVAL", ADD_TO_GROUP, 1, prefix + group, life_ms, *keys)
@@ -248,38 +232,10 @@ class EntryStore:
         for name, raw in deleted:
             prefix = _prefix_of(name)
             key = name.removeprefix(prefix + ENTRY)
-            for group in _groups([self._decode(key, raw)]):
+            for group in _groups([self._codec.decode(key, raw)]):
                 pipe.zrem(prefix + group, key)
         await pipe.execute()
         return len(deleted)
-
-    def _encode(self, entry: Entry) -> bytes:
-        """One byte for the compression; then, compressed or not, the length of the head in four
-        bytes, the head, and the result.
-        """
-        head = json.dumps(
-            [
-                entry.paid_microusd,
-                entry.created_ms,
-                entry.model,
-                entry.scope_key,
-                entry.tags,
-                entry.fresh_until_ms,
-            ]
-        ).encode()
-        body = len(head).to_bytes(4, "big") + head + entry.result.SerializeToString()
-        if len(body) > self._section.compress_above_bytes:
-            return COMPRESSED + self._compressor.compress(body)
-        return UNCOMPRESSED + body
-
-    def _decode(self, key: str, raw: bytes) -> Entry:
-        body = raw[1:]
-        if raw[:1] == COMPRESSED:
-            body = self._decompressor.decompress(body)
-        head_end = 4 + int.from_bytes(body[:4], "big")
-        paid_microusd, created_ms, model, scope_key, tags, *newer = json.loads(body[4:head_end])
-        result = inference_pb2.TaskResult.FromString(body[head_end:])
-        return Entry(key, result, paid_microusd, created_ms, model, scope_key, tuple(tags), *newer)
 
 
 def _prefix_of(name: str) -> str:

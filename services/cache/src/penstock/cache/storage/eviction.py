@@ -192,4 +192,7 @@ class ByteLimits:
         self._all.remove(name)
 
     def _of(self, tenant: str) -> S3Fifo:
-        return self._tenants.setdefault(tenant, S3Fifo(self._tenant_bytes))
+        queue = self._tenants.get(tenant)
+        if queue is None:
+            queue = self._tenants[tenant] = S3Fifo(self._tenant_bytes)
+        return queue

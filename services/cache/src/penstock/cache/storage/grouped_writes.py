@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from penstock.cache.storage.entry_store import Entry, EntryStore
+from penstock.cache.storage.entries import Entry
+from penstock.cache.storage.entry_store import EntryStore
 
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 """At least, between the beginnings of two groups."""
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio
 from penstock.tasks.answer_keys import KEY_BYTES
@@ -23,8 +22,7 @@ READ_BATCH = 200
 BEFORE_ALL = "0-0"
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
+class NewEntry(NamedTuple):
     """An entry that was written: its name in the store, its size, and what its answer cost."""
 
     name: str

@@ -69,8 +69,7 @@ class Candidate(NamedTuple):
     """When it last reported its load."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """An instance is to serve the request."""
 
     member: Member
