@@ -17,8 +17,8 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.build import Cache, Models, assemble
+from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
-from penstock.cache.semantic.semantic_cache import Embedder
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import Clock

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.cache.build import Cache, Models
-from penstock.cache.semantic.judge import MAX_CHARACTERS, OpenAiJudge
-from penstock.cache.semantic.semantic_cache import Embedder
+from penstock.cache.semantic.embedder import Embedder
+from penstock.cache.semantic.openai_judge import MAX_CHARACTERS, OpenAiJudge
 from penstock.cache.settings import CacheSection, JudgeSection
 from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream

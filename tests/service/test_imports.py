@@ -1,6 +1,6 @@
-"""What the services import when they are assembled: numerical libraries only where they are used.
+"""What the services import when they are assembled: what they need at rest, and no more.
 
-They take a second and 100 MB, which every process of every cell would pay.
+Numerical libraries alone take a second and 100 MB, which every process of every cell would pay.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import sys
 import pytest
 
 LATER = ("faiss", "scipy", "sklearn")
-CELL = ("router", "limiter", "batcher")
+DECIDING = ("router", "limiter", "batcher")
+CELL = ("edge", *DECIDING, "cache")
 BESIDE = ("scaler", "telemetry", "console")
+INSTANCE = ("inference_onnx_quantized",)
 PROGRAM = """
 import importlib, sys
 for name in sys.argv[2].split(","):
@@ -23,9 +25,14 @@ print(*(name for name in sys.argv[1].split(",") if name in sys.modules))
 
 @pytest.mark.parametrize(
     ("services", "libraries"),
-    [(CELL, ("numpy", "onnxruntime", *LATER)), (("cache",), LATER), (BESIDE, LATER)],
+    [
+        (DECIDING, ("numpy",)),
+        (CELL, ("onnxruntime", "tokenizers", "httpx", "jwt", "h11", *LATER)),
+        (BESIDE, ("nicegui", "fastapi", "httpx", *LATER)),
+        (INSTANCE, ("redis", "uvicorn", "opentelemetry", *LATER)),
+    ],
 )
-def test_numerical_libraries_are_imported_where_they_are_used(
+def test_libraries_are_imported_where_they_are_used(
     services: tuple[str, ...], libraries: tuple[str, ...]
 ) -> None:
     command = [sys.executable, "-c", PROGRAM, ",".join(libraries), ",".join(services)]

@@ -15,7 +15,7 @@ from penstock.service.program import CannotStart
 from penstock.service.store import check_store, open_store, reachable
 from penstock.service.store_url import parse
 from penstock.testkit.eventually import eventually
-from penstock.testkit.store_servers import HOST, running_server, watched_store
+from penstock.testkit.store_servers import HOST, running_server, store_cluster, watched_store
 from redis.exceptions import RedisError
 
 
@@ -144,3 +144,15 @@ async def test_sentinel_leads_to_the_new_primary_with_what_was_called_durable(
         kept = [await client.exists(f"penstock:n:{number}") for number in range(durable)]
         await fsyncs.close()
     assert kept == [1] * 20
+
+
+async def test_reads_wait_at_the_store_through_sentinel_and_in_a_cluster_too(
+    tmp_path: Path,
+) -> None:
+    async with (
+        watched_store(tmp_path / "watched") as watched,
+        store_cluster(tmp_path / "cluster") as cluster,
+    ):
+        for url in (watched.url, cluster):
+            async with open_store(url, timeout_s=1.0, retries=0) as client:
+                assert not await client.xread({"penstock:stream": "$"}, block=1_500)

@@ -96,3 +96,33 @@ async def test_a_connection_that_the_server_closed_is_made_anew(
     except StoreConnectionError:
         value = await store.get("key")
     assert value == b"1"
+
+
+async def test_a_read_may_wait_at_the_store_for_longer_than_other_commands_take(
+    tmp_path: Path,
+) -> None:
+    async with (
+        embedded_store(tmp_path / "store") as url,
+        open_store(url, timeout_s=1.0, retries=0) as client,
+    ):
+        # given a client whose commands have 1 s, when a read waits for 1.5 s and nothing comes
+        # then it ends without entries, and not as one that the store did not answer
+        assert not await client.xread({"stream": "$"}, block=1_500)
+        await client.xgroup_create("stream", "readers", mkstream=True)
+        assert not await client.xreadgroup("readers", "me", {"stream": ">"}, count=1, block=1_500)
+        # and what comes meanwhile ends the wait
+        waiting = asyncio.create_task(client.xread({"stream": "$"}, block=60_000))
+        while not (await client.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0)
+        await client.xadd("stream", {"field": 1})
+        assert await waiting
+
+
+async def test_a_store_that_hangs_under_a_read_is_given_up(tmp_path: Path) -> None:
+    async with (
+        embedded_store(tmp_path / "store") as url,
+        open_store(url, timeout_s=0.2, retries=0) as client,
+    ):
+        await client.client_pause(10_000)
+        with pytest.raises(StoreTimeout):
+            await client.xread({"stream": "$"}, block=100)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from penstock.api.common.v1 import common_pb2
+from penstock.api.router.v1 import keys_pb2
+from penstock.router.identity.key_records import KeyRecord
 from penstock.router.keys import KeyRing, digest
 from penstock.router.settings import KeySection, KeysSection
 from penstock.rpc.call import Principal
@@ -71,6 +75,19 @@ def test_keys_that_are_replaced_hold_from_then_on() -> None:
     with pytest.raises(Fault, match="the API key is not known"):
         keys.authenticate({"authorization": "Bearer psk-ann"})
     assert keys.authenticate({"authorization": "Bearer psk-bob"}).principal.key_id == "k2"
+
+
+def test_it_is_known_whether_a_credential_ends_by_itself() -> None:
+    keys = KeyRing([ANN, BOB])
+    assert not keys.may_expire
+    keys.is_changed.clear()
+    keys.replace([ANN.model_copy(update={"expires": datetime.now(UTC) + timedelta(hours=1)})])
+    assert keys.may_expire and keys.is_changed.is_set()
+    keys.replace([BOB])
+    assert not keys.may_expire
+    rotated = KeyRecord(keys_pb2.Key(id="k3", overlap_ends_unix_ms=1), bytes(32))
+    keys.replace_records(b"secret", {"k3": rotated})
+    assert keys.may_expire
 
 
 LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4

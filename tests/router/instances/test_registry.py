@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+
 import pytest
 from penstock.router.instances.registry import Registry
+from penstock.router.registry_upkeep import keep_registry
 from penstock.router.routing.choice import Why, closed_because
 from penstock.testkit.clock import FakeClock
 
 from .instances import LOAD, LOADING, SETTINGS, instance, model
 
 LEASE_S = 60.0
+
+
+class Gone:
+    """Notes which instances are to be detached and forgotten."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def forget(self, instance_id: str) -> None:
+        self._names.add(f"forgotten {instance_id}")
+
+    async def detach(self, instance_id: str) -> None:
+        self._names.add(f"detached {instance_id}")
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._names)
 
 
 class Rig:
@@ -43,6 +64,33 @@ async def test_a_heartbeat_renews_the_lease(rig: Rig) -> None:
         assert await rig.heartbeat()
         assert rig.registry.sweep() == []
         assert rig.closed_because() is None
+
+
+async def test_it_is_known_when_the_next_lease_ends(rig: Rig) -> None:
+    assert rig.registry.next_loss_s() == LEASE_S
+    await rig.clock.advance(LEASE_S / 2)
+    await rig.heartbeat()
+    assert rig.registry.next_loss_s() == LEASE_S * 1.5
+    await rig.clock.advance(LEASE_S + 1)
+    rig.registry.sweep()
+    assert rig.registry.next_loss_s() == math.inf
+
+
+async def test_an_instance_is_lost_when_its_lease_ends_and_not_at_the_next_tick(rig: Rig) -> None:
+    # given a registry that is read every 40 s, and a lease of 60 s that nothing renews
+    gone = Gone()
+    keeping = asyncio.create_task(
+        keep_registry(rig.registry, gone, gone, rig.clock, interval_s=40.0)
+    )
+    await rig.clock.advance(LEASE_S - 0.01)
+    assert rig.closed_because() is None
+    # then it is lost at 60 s and forgotten ten leases later
+    await rig.clock.advance(0.02)
+    assert rig.closed_because() is Why.LEASE_EXPIRED
+    await rig.clock.advance(11 * LEASE_S)
+    assert gone.names == ["detached a", "forgotten a"]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_without_a_heartbeat_the_lease_runs_out_and_the_next_one_brings_back(

@@ -35,7 +35,6 @@ from penstock.rpc.call import Call, Principal
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.store import embedded_store, open_store
-from penstock.service.work_stream import BLOCK_MS
 from penstock.tasks.kind import Estimate
 from penstock.tasks.kinds import EMBED
 from penstock.testkit.cuttable_store import CuttableStore
@@ -54,7 +53,7 @@ RULE = {
 }
 MAX_TOKENS = 1_000
 SETTINGS = RouterSettings(job_lease_ms=200, job_slots=6, job_attempts=100)
-LEASE_PASSES_MS = SETTINGS.job_lease_ms + BLOCK_MS + 200
+LEASE_PASSES_MS = SETTINGS.job_lease_ms + 1_700
 ROUTERS, JOBS, STEPS = 3, 6, 36
 STEPS_TO_TAKE = ("submit", "submit", "finish", "finish", "finish", "cut", "mend", "lease", "lease")
 

@@ -35,6 +35,7 @@ from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
+UNARY = frozenset(name for name, rpc in ROUTER.methods_by_name.items() if not rpc.server_streaming)
 CONTROL = Run("", timeout_s=5)
 """Of calls that need no model."""
 
@@ -284,7 +285,7 @@ class Penstock:
         Raises:
             BadRequest: there is no such unary RPC.
         """
-        if method not in ROUTER.methods_by_name or ROUTER.methods_by_name[method].server_streaming:
+        if method not in UNARY:
             raise bad_request("method", f"{method!r} is not a unary RPC of {ROUTER.full_name}")
         call = self._to_call(run or NO_RUN)
         for attempt in itertools.count():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from penstock.hosting.local_services import LocalServices
 from penstock.hosting.outside import Outside, dialling, dialling_plainly, telemetry_of
 from penstock.hosting.service import Apply, Service
 from penstock.service.clock import SystemClock
+from penstock.service.large_blocks import settle_after_start
 from penstock.service.logs import SERVICE
 from penstock.service.settings import BadConfig, ServiceSettings, reload_on_sighup
 
@@ -56,7 +56,7 @@ async def live_together(members: Sequence[Member]) -> None:
     with signals_to(on_signal):
         async with serving_together(members, hurry) as services:
             reload_on_sighup(lambda: prepare_all(services))
-            gc.freeze()  # as in `live`
+            settle_after_start()
             await stop.wait()
             grace_s = max(member.settings.grace_s for member in members)
             asyncio.get_running_loop().call_later(grace_s, hurry.set)

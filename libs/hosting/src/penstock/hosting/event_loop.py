@@ -76,9 +76,10 @@ async def watch(
     pace = Pace(EVERY_S, IDLE_EVERY_S, cpu_s)
     while True:
         before = clock.monotonic()
-        await clock.sleep(pace.pause_s)
+        pause_s = pace.pause_s(before)
+        await clock.sleep(pause_s)
         now = clock.monotonic()
-        delay_s = max(0.0, now - before - pace.pause_s)
+        delay_s = max(0.0, now - before - pause_s)
         pace.looked(now - before)
         delays.add(now, delay_s)
         if delay_s >= LOGGED_S:

@@ -17,6 +17,7 @@ from penstock.hosting.http_connection import (
     ConnectionLimits,
     connection_class,
 )
+from penstock.service.clock import until_tick_s
 from penstock.service.program import CannotStart
 from penstock.service.tls_files import TlsSource, reloading_context
 from uvicorn.server import ServerState
@@ -113,7 +114,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         while not self._ending.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), SWEEP_S)
+                await asyncio.wait_for(self._ending.wait(), until_tick_s(time.monotonic(), SWEEP_S))
             self._cut_unread()
 
     def _cut_unread(self) -> None:

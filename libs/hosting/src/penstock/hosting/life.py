@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
@@ -15,6 +14,7 @@ from penstock.hosting.outside import real_world
 from penstock.hosting.service import Service
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.service.clock import SystemClock
+from penstock.service.large_blocks import settle_after_start
 from penstock.service.program import run
 from penstock.service.settings import ServiceSettings, reload_on_sighup
 
@@ -46,7 +46,7 @@ async def live(
             watched([service], SystemClock(), telemetry),
         ):
             reload_on_sighup(service.prepare_reload)
-            gc.freeze()  # what is there when serving begins stays: no collection need scan it
+            settle_after_start()
             await stop.wait()
 
 

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING, Any
 
-import redis.asyncio
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.auth import audience_of, proof
@@ -24,7 +24,9 @@ from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.settings import ServiceSettings
-from penstock.service.store import open_store
+
+if TYPE_CHECKING:
+    import redis.asyncio
 
 Dial = Callable[[str, ServiceDescriptor], Peer]
 """Gives a peer for an address and a service; it connects with its first call. Who dials closes."""
@@ -32,8 +34,15 @@ PlainPeer = InProcessPeer | UnaryPeer
 """A peer whose calls can carry metadata of their own, such as each caller's key."""
 DialPlainly = Callable[[str, ServiceDescriptor], PlainPeer]
 """As Dial, for services that authenticate each call: an item stream belongs to one caller."""
-OpenStore = Callable[..., redis.asyncio.Redis]
+OpenStore = Callable[..., "redis.asyncio.Redis"]
 """Gives a client for a store's URL; see `penstock.service.store.open_store`."""
+
+
+def open_store(url: str, **options: Any) -> redis.asyncio.Redis:
+    """See `penstock.service.store.open_store`, whose library only services with a store load."""
+    from penstock.service.store import open_store as open_by_redis
+
+    return open_by_redis(url, **options)
 
 
 def no_plain_peer(address: str, service: ServiceDescriptor) -> PlainPeer:

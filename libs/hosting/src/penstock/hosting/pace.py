@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from penstock.service.clock import until_tick_s
 from penstock.service.purity import pure
 
 WORKING_SHARE = 0.02
@@ -20,7 +21,7 @@ class Pace:
 
     Args:
         working_s: while the process works.
-        idle_s: while it is idle.
+        idle_s: while it is idle, between ticks that all idle processes share.
         cpu_s: CPU seconds used so far, by default of the calling thread.
     """
 
@@ -30,18 +31,16 @@ class Pace:
         self._working_s, self._idle_s = working_s, idle_s
         self._read_cpu_s = cpu_s
         self._cpu_s = cpu_s()
-        self._pause_s = working_s
+        self._works = True
 
-    @property
-    def pause_s(self) -> float:
-        """The pause that comes now; at first that of a process that works."""
-        return self._pause_s
+    def pause_s(self, now_s: float) -> float:
+        """The pause that comes now; at first that of a process that works. `now_s` is monotonic."""
+        return self._working_s if self._works else until_tick_s(now_s, self._idle_s)
 
     def looked(self, elapsed_s: float) -> None:
         """Take note of a look, so many seconds after the one before."""
         cpu_s = self._read_cpu_s()
-        works = is_working(cpu_s - self._cpu_s, elapsed_s)
-        self._pause_s = self._working_s if works else self._idle_s
+        self._works = is_working(cpu_s - self._cpu_s, elapsed_s)
         self._cpu_s = cpu_s
 
 

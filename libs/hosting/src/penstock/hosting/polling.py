@@ -71,5 +71,5 @@ async def _follow(native_ids: list[int], clock: Clock) -> None:
                 os.sched_setaffinity(native_id, {core})
             last = core
         before = clock.monotonic()
-        await clock.sleep(pace.pause_s)
+        await clock.sleep(pace.pause_s(before))
         pace.looked(clock.monotonic() - before)

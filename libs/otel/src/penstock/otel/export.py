@@ -36,6 +36,7 @@ from penstock.otel.recorder import Recorder
 from penstock.otel.span_messages import export_request, put_attributes
 from penstock.rpc.credentials import channel_credentials
 from penstock.rpc.peers.stream import NO_PROXY
+from penstock.service.clock import until_tick_s
 from penstock.service.purity import pure
 from penstock.service.tls_files import TlsSource
 
@@ -147,7 +148,7 @@ class Exporter:
     def _run(self) -> None:
         rounds = 0
         exported = MetricsExported()
-        while not self._stop.wait(self._interval_s):
+        while not self._stop.wait(until_tick_s(time.monotonic(), self._interval_s)):
             self._renew()
             self._export_spans()
             rounds += 1

@@ -36,7 +36,7 @@ from penstock.service.tls_files import TlsSource
 if TYPE_CHECKING:
     from penstock.otel.export import Exporter
 
-TRACES_PER_S = 50.0
+TRACES_PER_S = 10.0
 """Traces that one process samples in a second at most, in production."""
 
 

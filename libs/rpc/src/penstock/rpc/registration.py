@@ -19,13 +19,15 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.service.clock import Clock, SystemClock
+from penstock.service.clock import Clock, SystemClock, next_tick
 from penstock.service.purity import pure
 
 log = logging.getLogger(__name__)
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 RPC_TIMEOUT_S = 2.0
+HEARTBEAT_TIMEOUT_S = 1.0
+"""Of a heartbeat: a lost one leaves time to register again before the lease ends."""
 MIN_RETRY_S = 0.1
 MAX_RETRY_S = 2.0
 SECRET_BYTES = 32
@@ -114,14 +116,15 @@ class Registrar:
     async def _renew(self, interval_s: float) -> None:
         """Send heartbeats until the router asks to register again."""
         while True:
-            await self._clock.sleep(interval_s)
+            await next_tick(self._clock, interval_s)
             request = router_pb2.HeartbeatRequest(
                 instance_id=self._instance.id,
                 load=self._load() if self._load else None,
                 models=self._changed_models(),
                 registration_secret=self._secret,
             )
-            if (await self._call("Heartbeat", request)).register_again:
+            answer = await self._call("Heartbeat", request, HEARTBEAT_TIMEOUT_S)
+            if answer.register_again:
                 return
 
     def _changed_models(self) -> Sequence[inference_pb2.Model]:
@@ -135,11 +138,11 @@ class Registrar:
         self._instance.models.extend(models)
         return models
 
-    async def _call(self, method: str, request: Message) -> Any:
+    async def _call(self, method: str, request: Message, timeout_s: float = RPC_TIMEOUT_S) -> Any:
         if self._peer is None:
             self._peer = self._dial(self._addresses[self._turn % len(self._addresses)])
         return await self._peer.call(
-            method, request, Call(deadline_s=self._clock.monotonic() + RPC_TIMEOUT_S)
+            method, request, Call(deadline_s=self._clock.monotonic() + timeout_s)
         )
 
     def _dial_plainly(self, address: str) -> Peer:

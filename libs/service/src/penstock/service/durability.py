@@ -10,7 +10,8 @@ A store answers a write when it has executed it. Whether a crash can still undo 
 
 `Fsyncs` is for writes that have to be durable before somebody is told. The append-only file is one
 sequence, so one small write of its own, once synced, shows that everything executed before it is
-synced too: all who wait share that write.
+synced too: all who wait share that write. A server begins a sync, and says that one has ended, when
+it has something else to do or its timer comes by, so it is given something to do meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from penstock.service.purity import pure
 from penstock.service.store_cluster import as_cluster, sync_servers
 from penstock.service.work_stream import stop
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 WAITAOF_SINCE = (7, 2)
 MARK = "penstock:synced"
@@ -36,6 +37,8 @@ SYNC_TIMEOUT_MS = 1_800
 """Longest wait for one sync; `everysec` needs one second, or two on a busy disk."""
 REPLICA_TIMEOUT_MS = 400
 """The part of it in which replicas must have received the write."""
+NUDGE_S = 0.1
+"""Between two commands to a server that somebody waits for."""
 DURABLE_CLIENT_TIMEOUT_S = 2.0
 """Timeout of a client that waits for syncs; above SYNC_TIMEOUT_MS."""
 
@@ -168,10 +171,21 @@ class Fsyncs:
             pipe.execute_command("WAIT", self._replicas, REPLICA_TIMEOUT_MS)
         left_ms = SYNC_TIMEOUT_MS - (REPLICA_TIMEOUT_MS if self._replicas else 0)
         pipe.execute_command("WAITAOF", 1, 0, left_ms)
-        _, *received, synced = await pipe.execute()
+        nudging = asyncio.create_task(self._nudge(), name="nudge the store")
+        try:
+            _, *received, synced = await pipe.execute()
+        finally:
+            await stop([nudging])
         check_synced(synced)
         if received and int(received[0]) < self._replicas:
             raise NotSynced(f"fewer than {self._replicas} replicas have the write")
+
+    async def _nudge(self) -> None:
+        """Have the server look at its file again and again."""
+        while True:
+            await asyncio.sleep(NUDGE_S)
+            with contextlib.suppress(TimeoutError, RedisError, OSError):
+                await self._client.ping()
 
 
 def check_synced(reply: Sequence[Any]) -> None:

@@ -1,4 +1,6 @@
-"""Memory of large blocks, given back to the system as soon as it is free."""
+"""Memory that is given back to the system: large blocks as soon as they are free, and once what a
+start has left behind.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,16 @@ def give_back_large_blocks() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGE_BYTES))
+
+
+def settle_after_start() -> None:
+    """Take what is there when serving begins for what stays: no collection need scan it, and what
+    starting has freed goes back to the system (malloc_trim(3), glibc).
+    """
+    gc.collect()
+    gc.freeze()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def collect_soon() -> None:

@@ -16,7 +16,11 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
-from penstock.service.store_connections import waiting_pool
+from penstock.service.store_connections import (
+    connect_by_ours,
+    waiting_pool,
+    watched_connection,
+)
 from penstock.service.store_url import StoreAddress, parse
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -45,10 +49,16 @@ StoreName = Literal["ledger", "cache"]
 MAX_BYTES: dict[StoreName, int] = {"ledger": 0, "cache": 1 << 30}
 """Of the embedded stores' data; 0: nothing is evicted."""
 """When the append-only file is synced; see `durability.py`."""
+TIMER_HZ = 2
+"""How often an embedded server looks at the clock while it has no command: whether a wait is over,
+what has expired, whether the file is to be synced. Its default of 10 takes most of what it takes at
+rest; who waits for a sync wakes it more often (`durability.py`).
+"""
 
 
 def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
-    """A client for `url`, see `store_url.py`; connects on first use.
+    """A client for `url`, see `store_url.py`; connects on first use. Each command has `timeout_s`,
+    and a read of streams that may wait at the store as much longer as it may.
 
     Raises:
         CannotStart: the URL cannot be one, or names what this client cannot do.
@@ -99,6 +109,7 @@ def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asynci
         address.service,
         redis_class=WatchedRedis,
         max_connections=MAX_WITHOUT_WAITING,
+        connection_class=watched_connection(tls=address.tls),
         **options,
     )
     return client
@@ -110,10 +121,9 @@ def _of_cluster(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio
     """
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
     del options["db"]
-    return cast(
-        redis.asyncio.Redis,
-        RedisCluster(startup_nodes=nodes, max_connections=MAX_WITHOUT_WAITING, **options),
-    )
+    cluster = RedisCluster(startup_nodes=nodes, max_connections=MAX_WITHOUT_WAITING, **options)
+    connect_by_ours(cluster)
+    return cast(redis.asyncio.Redis, cluster)
 
 
 class WatchedRedis(redis.asyncio.Redis):
@@ -268,6 +278,8 @@ class EmbeddedStore:
             str(self.max_bytes),
             "--maxmemory-policy",
             "allkeys-lru" if self.max_bytes else "noeviction",
+            "--hz",
+            str(TIMER_HZ),
             "--daemonize",
             "no",
             "--loglevel",

@@ -19,13 +19,12 @@ from typing import Any
 
 import redis.asyncio
 from penstock.service.clock import Clock
+from penstock.service.store_connections import READ_WAIT_MS
 from redis.exceptions import RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
 GROUP = "routers"
-BLOCK_MS = 1_500
-"""Longest wait for an entry; below the timeout of the store's client."""
 LOST = (RedisError, OSError, TimeoutError)
 
 # KEYS: stream. ARGV: group, consumer, entries. Renews the claim on each entry that still belongs to
@@ -48,7 +47,7 @@ class TakenOver(Exception):
     """The work belongs to somebody else now; its entry is left to them."""
 
 
-async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they have ended: a client that is connecting may swallow one
     cancellation.
     """
@@ -81,7 +80,7 @@ class WorkStream:
         self._clock = clock
         self._slots = slots
         self._lease_ms = lease_ms
-        self._block_ms = max(1, min(BLOCK_MS, lease_ms // 2))
+        self._block_ms = max(1, min(READ_WAIT_MS, lease_ms // 2))
         """As long as the next search for lost entries may wait."""
         self._consumer = secrets.token_hex(8)
         self._running: dict[str, asyncio.Task[None]] = {}

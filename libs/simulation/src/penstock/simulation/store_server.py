@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis.asyncio
+from penstock.service.store_connections import WaitsForReads
 from penstock.simulation.fault_plan import FaultPlan
 from penstock.simulation.store_model import StoreModel
 from penstock.simulation.store_streams import block_ms
 from penstock.simulation.store_values import OK, Status, StoreError
 from penstock.simulation.virtual_loop import EPOCH_S
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
@@ -267,7 +268,7 @@ class _Session:
 _NO_ANSWER = object()
 
 
-class _Connection(AbstractConnection):
+class _Connection(WaitsForReads):
     """A client's connection whose other end is a StoreServer of the same loop."""
 
     def __init__(self, *, server: StoreServer, owner: Life, **options: Any) -> None:

@@ -19,10 +19,11 @@ from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import PendingLookups
 from penstock.cache.lookups.semantic_learning import SemanticLearning
 from penstock.cache.lookups.semantic_lookup import SemanticLookup
-from penstock.cache.semantic.judge import Judge, OpenAiJudge
+from penstock.cache.semantic.embedder import Embedder, embedder_of
+from penstock.cache.semantic.judge import Judge
 from penstock.cache.semantic.learning_log import LearningLog
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache, load_embedder
+from penstock.cache.semantic.semantic_cache import SemanticCache
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore
@@ -113,7 +114,7 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
 
     Raises:
         BadConfig: the `cache` section of the file is wrong.
-        CannotStart: there is no store, or the embedder cannot be loaded.
+        CannotStart: there is no store, or the embedder cannot be used.
     """
     if not settings.cache_url:
         raise CannotStart(
@@ -121,12 +122,15 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         )
     section = _section(settings)
     client = outside.open_store(settings.cache_url)
-    judge = OpenAiJudge(section.judge) if section.judge is not None else None
+    judge = _judge(section)
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
     authenticate = services_only(SERVICE, settings.tokens)
     endpoint = Endpoint(
         SERVICE, cache.servicer, authenticate, uncopied=UNCOPIED, in_callers_task=IN_CALLERS_TASK
     )
+
+    async def drain() -> None:
+        cache.entries.new_entries.leave()
 
     async def close() -> None:
         await cache.close()
@@ -137,6 +141,7 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         [GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)],
         [endpoint],
         open=cache.open,
+        drain=drain,
         close=close,
         prepare_reload=reloading(lambda: _section(settings), cache.reload),
     )
@@ -202,11 +207,19 @@ def _semantic_cache(
     )
 
 
+def _judge(section: CacheSection) -> Judge | None:
+    if section.judge is None:
+        return None
+    from penstock.cache.semantic.openai_judge import OpenAiJudge  # with httpx
+
+    return OpenAiJudge(section.judge)
+
+
 def _embedder(settings: CacheSettings) -> Embedder | None:
     """The newest revision of the embedder; None, and a warning, where there is none.
 
     Raises:
-        CannotStart: it cannot be loaded.
+        CannotStart: its files are not those of its card.
     """
     folder = settings.home / "models" / settings.embedder
     revisions = sorted(folder.glob("*"), key=_revision_order) if settings.embedder else []
@@ -218,9 +231,9 @@ def _embedder(settings: CacheSettings) -> Embedder | None:
         )
         return None
     try:
-        return load_embedder(settings.embedder, revisions[-1])
+        return embedder_of(settings.embedder, revisions[-1])
     except BadModel as error:
-        raise CannotStart(f"the embedder cannot be loaded: {error}") from None
+        raise CannotStart(f"the embedder cannot be used: {error}") from None
 
 
 def _revision_order(folder: Path) -> tuple[int, str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from nicegui import ui
-from penstock.console.guard import Guard, is_loopback
-from penstock.console.page import add_pages
+from penstock.console.guard import App, Guard, is_loopback
+from penstock.console.late_app import LateApp
 from penstock.console.service_clients import ServiceClients
 from penstock.console.settings import ConsoleSettings
 from penstock.hosting.assembly import Assembly
@@ -30,10 +28,14 @@ def build(settings: ConsoleSettings, outside: Outside) -> Service:
             "see the console"
         )
     clients = ServiceClients(settings, outside)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_pages(clients, settings.refresh_s)
-    ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
-    port = HttpPort(settings.listen, Guard(app, settings.console_token), tls=settings.tls)
+
+    def pages() -> App:
+        from penstock.console.page import app_of  # with NiceGUI
+
+        return app_of(clients, settings.refresh_s)
+
+    guarded = Guard(LateApp(pages), settings.console_token)
+    port = HttpPort(settings.listen, guarded, tls=settings.tls)
     return Service(NAME, [port], close=clients.close)
 
 

@@ -1,6 +1,6 @@
 """The pages: frame, keys and theme, and blocks as elements that refresh in place.
 
-NiceGUI is used here and in `build.py` only.
+NiceGUI is used here only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from fastapi import FastAPI
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 from penstock.console.drawing.blocks import Block, Chart
@@ -73,10 +74,13 @@ def _update(element: Element, block: Block) -> None:
             element.set_content(text)
 
 
-def add_pages(clients: ServiceClients, refresh_s: float) -> None:
-    """Register every view at its path."""
+def app_of(clients: ServiceClients, refresh_s: float) -> FastAPI:
+    """The application with every view at its path."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for view in VIEWS:
         _add_page(view, clients, refresh_s)
+    ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
+    return app
 
 
 def _add_page(view: View, clients: ServiceClients, refresh_s: float) -> None:

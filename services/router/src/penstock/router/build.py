@@ -42,6 +42,7 @@ from penstock.router.prompts.direct_calls import DirectCalls
 from penstock.router.prompts.prefixes import Prefixes
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
+from penstock.router.registry_upkeep import keep_registry
 from penstock.router.requests.token_counts import counters_of
 from penstock.router.routing.model_choice import Models
 from penstock.router.runs.cancels import RunCancels
@@ -210,7 +211,9 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     async def ready(_: str) -> None:
         background.start(poll_after_loop(settings.poll_nice, clock), "poller")
         background.start(credentials.follow(), "credentials")
-        background.start(_keep_registry(settings, outside, registry, backends, selection))
+        interval_s = settings.heartbeat_interval_ms / 1e3
+        keeping = keep_registry(registry, backends, selection, clock, interval_s)
+        background.start(keeping, "registry")
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
             background.start(admission.settle_left_behind(), "overdrafts left behind")
@@ -357,22 +360,6 @@ def _run_admission(
     if peer is None:
         return None
     return RunAdmission(inner, LimiterCalls(peer, outside.clock), prices, outside.clock)
-
-
-async def _keep_registry(
-    settings: RouterSettings,
-    outside: Outside,
-    registry: Registry,
-    backends: Backends,
-    selection: Selection,
-) -> None:
-    """Read what other routers know, and let leases run out."""
-    while True:
-        await outside.clock.sleep(settings.heartbeat_interval_ms / 1e3)
-        await registry.read_shared()
-        for instance_id in registry.sweep():
-            selection.forget(instance_id)
-            await backends.detach(instance_id)
 
 
 ASSEMBLY = Assembly(

@@ -7,29 +7,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import redis.asyncio
 from penstock.api.router.v1 import keys_pb2
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.service import Port
 from penstock.router.api.key_service import KeyServicer
-from penstock.router.identity import jwks
-from penstock.router.identity.jwt_tokens import TokenVerifier
 from penstock.router.identity.key_store import KeyStore
-from penstock.router.key_following import Get, KeyFollower, follow_issuers
+from penstock.router.key_following import KeyFollower
 from penstock.router.keys import KeyRing
 from penstock.router.settings import KeysSection, RouterSettings
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.open_calls import OpenCalls
 from penstock.rpc.operators import operator_authenticator, operators_by_secret
-from penstock.service.clock import Clock
+from penstock.service.clock import Clock, next_tick
 from penstock.service.program import CannotStart
-from penstock.service.settings import BadConfig
 from penstock.service.work_stream import LOST
+
+if TYPE_CHECKING:
+    from penstock.router.identity.jwt_tokens import TokenVerifier
+    from penstock.router.token_issuers import Get
 
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 EXPIRY_CHECK_S = 0.5
-"""How often it is looked whether the key of an open call has expired."""
+"""How often it is looked whether the key of an open call has expired, while one may expire."""
 
 
 def verifier_of(settings: RouterSettings, section: KeysSection) -> TokenVerifier | None:
@@ -38,17 +40,11 @@ def verifier_of(settings: RouterSettings, section: KeysSection) -> TokenVerifier
     Raises:
         BadConfig: names every file of keys that cannot be used.
     """
-    key_sets, problems = {}, []
-    for issuer in section.tokens:
-        if issuer.jwks_file is None:
-            continue
-        try:
-            key_sets[issuer.issuer] = jwks.read_file(issuer.jwks_file)
-        except jwks.BadKeySet as error:
-            problems.append(f"{settings.config_file}: keys.tokens: {issuer.jwks_file}: {error}")
-    if problems:
-        raise BadConfig(problems)
-    return TokenVerifier(section.tokens, key_sets) if section.tokens else None
+    if not section.tokens:
+        return None
+    from penstock.router.token_issuers import verifier_of_issuers
+
+    return verifier_of_issuers(settings.config_file, section)
 
 
 class Credentials:
@@ -75,7 +71,7 @@ class Credentials:
         self._section = section
         self._open_calls = open_calls
         self._clock = clock
-        self._get = get or jwks.HttpsGet()
+        self._get = get
         self._follower: KeyFollower | None = None
         self._issuers_changed = asyncio.Event()
         if self._store is not None:
@@ -129,12 +125,19 @@ class Credentials:
                 fetching.cancel()
 
     async def _fetch_keys(self) -> None:
-        if self._keys.tokens is not None:
-            await follow_issuers(self._keys.tokens, self._section.tokens, self._clock, self._get)
+        if self._keys.tokens is None:
+            return
+        from penstock.router.token_issuers import follow_issuers
+
+        await follow_issuers(self._keys.tokens, self._section.tokens, self._clock, self._get)
 
     async def _end_expired(self) -> None:
         while True:
-            await self._clock.sleep(EXPIRY_CHECK_S)
+            self._keys.is_changed.clear()
+            if not self._keys.may_expire:
+                await self._keys.is_changed.wait()
+                continue
+            await next_tick(self._clock, EXPIRY_CHECK_S)
             self._open_calls.end_refused()
 
 

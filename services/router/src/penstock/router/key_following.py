@@ -1,34 +1,22 @@
-"""Learning at each router what has become of credentials: keys of the store at once, keys of token
-issuers within minutes.
-"""
+"""Learning at each router what has become of the store's keys: at once."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from penstock.router.identity import jwks
-from penstock.router.identity.jwt_tokens import TokenVerifier
 from penstock.router.identity.key_store import KeyStore
 from penstock.router.keys import KeyRing
-from penstock.router.settings import TokenIssuer
 from penstock.service.clock import Clock
+from penstock.service.store_connections import READ_WAIT_MS
 from penstock.service.work_stream import LOST
 
 log = logging.getLogger(__name__)
 
-WAIT_MS = 1_500
-"""Longest wait for a change, below the timeout of the store's client; then the version is looked at
-all the same.
-"""
 LOST_S = 0.2
 """Between two tries while the store does not answer."""
 MAX_BLIND_S = 30.0
 """Longest that keys of the store are believed while the store does not answer."""
-REFETCH_S = 300.0
-RETRY_S = 10.0
-
-Get = Callable[[str], Awaitable[bytes]]
 
 
 class KeyFollower:
@@ -67,9 +55,9 @@ class KeyFollower:
         self._read_at_s = self._clock.monotonic()
 
     async def run(self) -> None:
-        """Read for ever, whenever a key has changed: its open calls end at once where it is refused
-        now. While the store does not answer its keys are believed for MAX_BLIND_S, then refused:
-        one of them may have been revoked.
+        """Read for ever, whenever a key has changed and now and then: its open calls end at once
+        where it is refused now. While the store does not answer its keys are believed for
+        MAX_BLIND_S, then refused: one of them may have been revoked.
         """
         change_id = ""
         while True:
@@ -77,7 +65,7 @@ class KeyFollower:
                 change_id = change_id or await self._store.latest_change_id()
                 await self.read()
                 self._end_refused()
-                change_id = await self._store.wait_for_change(change_id, WAIT_MS)
+                change_id = await self._store.wait_for_change(change_id, READ_WAIT_MS)
             except LOST:
                 self._distrust()
                 self._end_refused()
@@ -89,24 +77,3 @@ class KeyFollower:
             log.error("keys of the store are refused: it has not answered for %.0f s", blind_s)
             self._keys.replace_records(self._secret, {})
             self._version = -1
-
-
-async def follow_issuers(
-    verifier: TokenVerifier, issuers: tuple[TokenIssuer, ...], clock: Clock, get: Get
-) -> None:
-    """Fetch the keys of issuers that publish them at an address, for ever; while an address does
-    not answer, what it said last holds.
-    """
-    fetched = [issuer for issuer in issuers if issuer.jwks_url]
-    while fetched:
-        results = [await _fetch(verifier, issuer, get) for issuer in fetched]
-        await clock.sleep(REFETCH_S if all(results) else RETRY_S)
-
-
-async def _fetch(verifier: TokenVerifier, issuer: TokenIssuer, get: Get) -> bool:
-    try:
-        verifier.replace_keys(issuer.issuer, jwks.parse(await get(issuer.jwks_url)))
-    except (OSError, TimeoutError, jwks.BadKeySet) as error:
-        log.warning("keys of the issuer %s: %s; the earlier ones hold", issuer.issuer, error)
-        return False
-    return True

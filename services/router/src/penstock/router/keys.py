@@ -6,15 +6,18 @@ store, and signed tokens where the file says whose. The texts of keys are never 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from penstock.router.identity.grants import Grant, Scope
-from penstock.router.identity.jwt_tokens import TokenVerifier, is_token
 from penstock.router.identity.key_records import (
     KeyRecord,
     accepts,
+    ends_by_itself,
     grant_of,
     id_in,
     is_ended,
@@ -26,6 +29,9 @@ from penstock.rpc.call import PRIORITIES, Call, Principal
 from penstock.rpc.errors import Fault, denied, unauthenticated
 from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from penstock.router.identity.jwt_tokens import TokenVerifier
 
 HELP = "send metadata `authorization: Bearer KEY`"
 TOKENS_KEPT = 16_384
@@ -60,6 +66,10 @@ class KeyRing:
         self._record_secret = b""
         self._record_grants: Mapping[str, Grant] = {}
         self._token_grants: BoundedMap[str, Grant] = BoundedMap(TOKENS_KEPT)
+        self.may_expire = False
+        """Whether a credential in force ends by itself at some time."""
+        self.is_changed = asyncio.Event()
+        """Set when other credentials are put in force; whoever waits for that clears it."""
         self.replace(keys, tokens)
 
     def replace(self, keys: Sequence[KeySection], tokens: TokenVerifier | None = None) -> None:
@@ -69,6 +79,7 @@ class KeyRing:
         self._token_grants = BoundedMap(TOKENS_KEPT)
         self._file_grants = {key.id: _grant_of_section(key) for key in keys}
         self._file_ids = {self._blinded(key.sha256): key.id for key in keys}
+        self._note_change()
 
     def replace_records(self, secret: bytes, records: Mapping[str, KeyRecord]) -> None:
         """Put the keys of the store in force.
@@ -79,6 +90,15 @@ class KeyRing:
         self._record_secret = secret
         self._records = records
         self._record_grants = {name: grant_of(record.key) for name, record in records.items()}
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self.may_expire = (
+            self.tokens is not None
+            or any(grant.expires_unix_s < math.inf for grant in self._file_grants.values())
+            or any(ends_by_itself(record.key) for record in self._records.values())
+        )
+        self.is_changed.set()
 
     def authenticate(self, metadata: Metadata) -> Call:
         """The Call of whoever sent this metadata; whether its traceparent is one is found out where
@@ -164,6 +184,11 @@ class KeyRing:
         that a caller could use.
         """
         return keyed_hash(self._blinding, sha256)
+
+
+def is_token(text: str) -> bool:
+    """Whether a credential has the form of a signed token."""
+    return text.count(".") == 2
 
 
 def is_token_id(key_id: str) -> bool:

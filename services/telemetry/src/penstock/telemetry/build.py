@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.hosting.assembly import Assembly
@@ -28,7 +29,6 @@ from penstock.telemetry.detection.refitting import refit_baselines
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.export.prometheus import metrics_app
-from penstock.telemetry.export.webhook import Webhook
 from penstock.telemetry.ingest.exports import MAX_EXPORT_BYTES, ExportReceiver
 from penstock.telemetry.ingest.host_metrics import record_cpu_pressure, record_host_metrics
 from penstock.telemetry.ingest.otlp_http import otlp_app
@@ -36,6 +36,9 @@ from penstock.telemetry.ingest.otlp_service import SERVICE_NAMES, OtlpGrpc
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.redaction import ContentPolicy
 from penstock.telemetry.store import TelemetryStore
+
+if TYPE_CHECKING:
+    from penstock.telemetry.export.webhook import Webhook
 
 NAME = "telemetry"
 SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
@@ -117,6 +120,8 @@ def _own_port(
 def _webhook(settings: TelemetrySettings, clock: Clock) -> Webhook | None:
     if not settings.alert_webhook_url:
         return None
+    from penstock.telemetry.export.webhook import Webhook  # with httpx
+
     return Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
 
 

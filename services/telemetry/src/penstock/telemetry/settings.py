@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
-from penstock.telemetry.export.webhook import webhook_problem
+from penstock.telemetry.export.webhook_address import webhook_problem
 from pydantic import Field, field_validator, model_validator
 
 

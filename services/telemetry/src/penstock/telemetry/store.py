@@ -16,7 +16,7 @@ from typing import NamedTuple
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.otel import attributes as semconv
 from penstock.otel.metrics import ACCOUNTS_SCOPE
-from penstock.service.clock import Clock
+from penstock.service.clock import Clock, until_tick_s
 from penstock.service.subscribers import Subscribers, Subscription
 from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.ledger.ledger import Ledger
@@ -166,7 +166,9 @@ class TelemetryStore:
         """Until the next round; a trace that opens meanwhile is not due before an idle round."""
         if settled >= MAX_SETTLED_PER_ROUND:
             return 0.0
-        return ROUND_S if self.window.open_bytes else IDLE_ROUND_S
+        if self.window.open_bytes:
+            return ROUND_S
+        return until_tick_s(self.clock.monotonic(), IDLE_ROUND_S)
 
     def write_own_metrics(self) -> None:
         """Write telemetry's own metrics as series, at most every OWN_METRICS_EVERY_S."""

@@ -11,6 +11,7 @@ from penstock.cache.semantic.gate import MAX_CHARACTERS
 from penstock.cache.semantic.scope import Prompt, prompt_of
 from penstock.cache.semantic.semantic_cache import Candidate, SemanticCache
 from penstock.cache.settings import CacheSection
+from penstock.onnx.card import BadModel
 from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 from penstock.service.current import Current
@@ -83,6 +84,7 @@ class SemanticResult:
 
 
 NOT_ASKED = SemanticResult("")
+UNUSABLE = SemanticResult("semantic_off: the embedder cannot be loaded")
 
 
 class SemanticLookup:
@@ -114,11 +116,11 @@ class SemanticLookup:
         refusal = self._refusal(tenant, request, prompt)
         if refusal:
             return SemanticResult(refusal)
-        candidate = await semantic_cache.find(
-            prompt.scope_key,
-            prompt.text,
-            request.max_error_rate if request.HasField("max_error_rate") else None,
-        )
+        bound = request.max_error_rate if request.HasField("max_error_rate") else None
+        try:
+            candidate = await semantic_cache.find(prompt.scope_key, prompt.text, bound)
+        except BadModel:
+            return UNUSABLE
         return SemanticResult(candidate.decision.rule, prompt.scope_key, prompt.text, candidate)
 
     def record(self, result: SemanticResult, *, is_hit: bool) -> None:

@@ -13,59 +13,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-import numpy as np
 from penstock.cache.semantic.classes import Floats
 from penstock.cache.semantic.decision import SemanticDecision
+from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes, ScopeState
 from penstock.cache.settings import CacheSection
 from penstock.cache.storage.entry_store import STORE_ERRORS
-from penstock.onnx.encoder import TextModel
 from penstock.service.clock import Clock
 from penstock.service.current import Current
+from penstock.service.interruption import unless
+from penstock.service.store_connections import READ_WAIT_MS
 from penstock.service.work_stream import stop
 
-MIN_NORM = 1e-9
 log = logging.getLogger(__name__)
-READ_WAIT_MS = 1_500
-"""Below the timeout of the store's client; scopes that were asked for are loaded between reads."""
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 MAX_RIVALS = 3
 FIRST_EVENT = "0"
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Embedder:
-    """How prompts are embedded.
-
-    `revision` is `name@revision` of the model; `width` is the number of values in a vector; `embed`
-    gives the vector of a text, of length 1.
-    """
-
-    revision: str
-    width: int
-    embed: Callable[[str], Floats]
-
-
-def load_embedder(name: str, folder: Path) -> Embedder:
-    """The embedder from a model's folder, which is named for the revision.
-
-    Raises:
-        BadModel: the folder holds no model that can be loaded.
-    """
-    model = TextModel.load(folder)
-
-    def embed(text: str) -> Floats:
-        vector = model.embed([text])[0]
-        return np.asarray(vector / max(float(np.linalg.norm(vector)), MIN_NORM), np.float32)
-
-    return Embedder(f"{name}@{folder.name}", len(embed("any text")), embed)
 
 
 BEING_READ = SemanticDecision(serve=False, rule="miss: the scope is being read again")
@@ -114,7 +83,8 @@ class SemanticCache:
         self._position = FIRST_EVENT
         """The latest event that was read."""
         self._requested: set[str] = set()
-        """Unloaded scopes that have been asked for."""
+        """Unloaded scopes that have been asked for; loaded between two reads of the log."""
+        self._is_asked = asyncio.Event()
         self.is_caught_up = False
         """Whether all that the log held at the start is learnt. Until then nothing is reused: a
         correction may not have been read yet.
@@ -135,8 +105,14 @@ class SemanticCache:
         """Embed a prompt and decide whether an answer may be reused.
 
         `bound` is the caller's own error bound, None for the configured one.
+
+        Raises:
+            BadModel: the embedder cannot be loaded.
         """
-        return await self._on_worker(partial(self._find, scope_key, text, bound))
+        found = await self._on_worker(partial(self._find, scope_key, text, bound))
+        if self._requested:
+            self._is_asked.set()
+        return found
 
     async def read(self, view: Callable[[list[ScopeState]], R]) -> R:
         """What `view` returns for the loaded scopes, called on the thread that changes them."""
@@ -207,8 +183,7 @@ class SemanticCache:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow_once(self) -> None:
-        wait_ms = READ_WAIT_MS if self.is_caught_up else None
-        events = await self.learning_log.read_after(self._position, wait_ms)
+        events = await self._next_events()
         if not events and not self.is_caught_up:
             self.is_caught_up = True
             return
@@ -220,6 +195,15 @@ class SemanticCache:
         await self._apply(events)
         await self._reload_requested()
 
+    async def _next_events(self) -> list[LoggedEvent]:
+        """The events after the latest one read: those that are there, and once caught up those that
+        come; none where a scope is asked for meanwhile.
+        """
+        if not self.is_caught_up:
+            return await self.learning_log.read_after(self._position, None)
+        reading = self.learning_log.read_after(self._position, READ_WAIT_MS)
+        return await unless(self._is_asked, reading, [])
+
     async def _has_gap(self) -> bool:
         """Whether events after the latest one read may have left the log."""
         if self._position == FIRST_EVENT:
@@ -227,6 +211,7 @@ class SemanticCache:
         return not await self.learning_log.contains(self._position)
 
     async def _apply(self, events: Sequence[LoggedEvent]) -> None:
+        """Learn events; without any, scopes that nobody has used for long leave memory."""
         await self._on_worker(partial(self._scopes.apply, events))
         if events:
             self._position = events[-1].event_id
@@ -236,6 +221,7 @@ class SemanticCache:
 
         None of their events is missed meanwhile, since only this task reads events.
         """
+        self._is_asked.clear()
         while self._requested:
             scope_key = self._requested.pop()
             events = await self.learning_log.read(self._scopes.unloaded_events(scope_key))

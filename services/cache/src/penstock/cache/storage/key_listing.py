@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.cache.storage.entry_store import EntryStore
 from penstock.rpc.errors import invalid
+from penstock.service.store_connections import READ_WAIT_MS
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES
 
-FOLLOW_WAIT_MS = 1_500
 SCAN = "scan"
 FOLLOW = "follow"
 MAX_DIGITS = 20
@@ -46,7 +46,7 @@ async def list_keys(entries: EntryStore, salt: bytes, cursor: str) -> pb.ListKey
     if position.phase == SCAN:
         position, keys = await _scan(entries, position)
     else:
-        batch_id, keys = await entries.new_entries.keys_after(position.batch_id, FOLLOW_WAIT_MS)
+        batch_id, keys = await entries.new_entries.keys_after(position.batch_id, READ_WAIT_MS)
         position = Position(FOLLOW, 0, batch_id)
     return pb.ListKeysResponse(
         salt=salt,

@@ -6,12 +6,14 @@ other's entries towards the limits in bytes (`replica_follower`).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import redis.asyncio
+from penstock.service.interruption import unless
 from penstock.tasks.answer_keys import KEY_BYTES
 from redis.asyncio.client import Pipeline
 
@@ -36,6 +38,11 @@ class NewEntries:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._replica = secrets.token_bytes(8)
+        self._is_leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Let no caller wait for entries any more, since this replica stops."""
+        self._is_leaving.set()
 
     def append(self, pipe: Pipeline, keys: Sequence[str], entries: Sequence[NewEntry]) -> None:
         """Append entries and their keys, in hexadecimal, as part of a pipeline."""
@@ -54,9 +61,10 @@ class NewEntries:
     async def keys_after(self, batch_id: str, wait_ms: int) -> tuple[str, list[bytes]]:
         """The id of the last batch read, and the keys written after a batch.
 
-        Waits up to `wait_ms` for the first.
+        Waits up to `wait_ms` for the first, unless this replica leaves.
         """
-        last_id, rows = await self._read(batch_id, wait_ms)
+        nothing: tuple[str, list[dict[bytes, bytes]]] = (batch_id, [])
+        last_id, rows = await unless(self._is_leaving, self._read(batch_id, wait_ms), nothing)
         keys = [
             fields[b"k"][start : start + KEY_BYTES]
             for fields in rows

@@ -8,11 +8,10 @@ import asyncio
 import logging
 
 from penstock.cache.storage.entry_store import STORE_ERRORS, EntryStore
+from penstock.service.store_connections import READ_WAIT_MS
 from penstock.service.work_stream import stop
 
 log = logging.getLogger(__name__)
-READ_WAIT_MS = 1_500
-"""Below the timeout of the store's client."""
 GATHER_S = 0.5
 """Pause after new entries, so that those that come one by one are read together; what others have
 written is not counted towards the limits for so long.

@@ -93,11 +93,6 @@ class TokenVerifier:
         return issuer, claims
 
 
-def is_token(text: str) -> bool:
-    """Whether a credential has the form of a signed token."""
-    return text.count(".") == 2
-
-
 @pure
 def fits(algorithm: str, key: PublicKey) -> bool:
     """Whether a key is of the kind that the algorithm signs with."""

@@ -64,6 +64,12 @@ def is_ended(key: pb.Key, now_unix_ms: float) -> bool:
 
 
 @pure
+def ends_by_itself(key: pb.Key) -> bool:
+    """Whether a key, or its text before a rotation, is accepted for a time only."""
+    return not key.revoked_unix_ms and (key.expires_unix_ms > 0 or key.overlap_ends_unix_ms > 0)
+
+
+@pure
 def accepts(record: KeyRecord | None, given_hash: bytes, now_unix_ms: float) -> bool:
     """Whether a hash is that of a text in force. Every comparison takes constant time, and all are
     made whatever the outcome.

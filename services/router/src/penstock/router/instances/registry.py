@@ -155,6 +155,13 @@ class Registry:
         """Seconds that its lease has left; 0 for none."""
         return max(0.0, self._lease_until.get(instance_id, 0.0) - self._clock.monotonic())
 
+    def next_loss_s(self) -> float:
+        """When the next lease ends unless it is renewed, in monotonic seconds; infinite for none of
+        an instance that is not lost yet.
+        """
+        ends = (end for name, end in self._lease_until.items() if not self.members[name].lost)
+        return min(ends, default=math.inf)
+
     def serving(self, model: str) -> int:
         """Instances that may be given work for the model."""
         fleet = self.fleets.get(model)

@@ -16,13 +16,13 @@ import redis.asyncio
 from penstock.router.runs.facts import Fact, Outbox
 from penstock.router.runs.runs import Runs
 from penstock.service.clock import Clock
+from penstock.service.store_connections import READ_WAIT_MS
 from penstock.service.work_stream import LOST, stop
 
 STREAM = "penstock:runs"
 KEPT = 200_000
 """Facts that the stream holds, about."""
 KEPT_MS = 24 * 3600 * 1000
-BLOCK_MS = 1500
 MAX_BATCH = 500
 RETRY_AFTER_S = 0.5
 
@@ -87,7 +87,7 @@ class RunStream:
 
     async def _take(self) -> None:
         answer: Any = await self._store.xread(
-            {STREAM: self._last_id}, count=MAX_BATCH, block=BLOCK_MS
+            {STREAM: self._last_id}, count=MAX_BATCH, block=READ_WAIT_MS
         )
         if not answer:
             return

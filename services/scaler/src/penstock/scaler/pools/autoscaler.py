@@ -17,7 +17,7 @@ from penstock.scaler.pools.fitting import BackgroundFits
 from penstock.scaler.pools.planner import Decision
 from penstock.scaler.pools.pool import Pool
 from penstock.scaler.pools.store import MAX_DECISIONS, STORE_ERRORS, ScalerStore
-from penstock.service.clock import Clock
+from penstock.service.clock import Clock, next_tick
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Autoscaler:
                 await self.tick(lease_ms)
             except Exception:
                 log.exception("a tick failed; the last decisions stand")
-            await self._clock.sleep(tick_s)
+            await next_tick(self._clock, tick_s)
 
     async def tick(self, lease_ms: int = LEASE_MS) -> None:
         """Read demand, decide for each pool, and act where this scaler leads.

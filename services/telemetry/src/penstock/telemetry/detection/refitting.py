@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.service.clock import Clock
+from penstock.service.clock import Clock, next_tick
 from penstock.telemetry.detection.group_state import fit_baseline
 from penstock.telemetry.detection.request_detector import RequestDetector
 
@@ -17,4 +17,4 @@ async def refit_baselines(detector: RequestDetector, clock: Clock) -> None:
         if (fit := detector.next_fit()) is not None:
             baseline = await asyncio.to_thread(fit_baseline, fit.sample)
             detector.set_baseline(fit.group, baseline)
-        await clock.sleep(INTERVAL_S)
+        await next_tick(clock, INTERVAL_S)

@@ -12,7 +12,6 @@ import hmac
 import json
 import logging
 from dataclasses import asdict
-from urllib.parse import urlsplit
 
 import httpx
 from penstock.service.clock import Clock
@@ -25,18 +24,6 @@ MAX_ATTEMPTS = 4
 FIRST_BACKOFF_S = 1.0
 TIMEOUT_S = 5.0
 MAX_QUEUED = 100
-
-
-def webhook_problem(url: str, secret: str, allowed_hosts: tuple[str, ...]) -> str:
-    """What is wrong with a webhook as configured; empty when nothing is."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "must be an http or https address"
-    if parts.username or parts.password:
-        return "must not hold a user or password"
-    if parts.hostname not in allowed_hosts:
-        return f"{parts.hostname} is not in PENSTOCK_ALERT_WEBHOOK_HOSTS"
-    return "" if secret else "needs PENSTOCK_ALERT_WEBHOOK_SECRET to sign with"
 
 
 def signature(secret: str, unix_s: int, body: bytes) -> str:

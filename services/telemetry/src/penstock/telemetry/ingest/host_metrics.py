@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 from penstock.otel.process_metrics import ProcessMetrics
-from penstock.service.clock import Clock
+from penstock.service.clock import Clock, next_tick
 from penstock.telemetry.detection.cpu_pressure import READ_INTERVAL_S, CpuPressure
 from penstock.telemetry.window.series import SeriesKey
 
@@ -96,7 +96,7 @@ async def record_host_metrics(record: Record, clock: Clock) -> None:
             record(series, reading.unit, clock.time(), reading.value)
         for gauge in own_gauges:
             record(SeriesKey(OWN_SERVICE, gauge.name), gauge.unit, clock.time(), gauge.read())
-        await clock.sleep(INTERVAL_S)
+        await next_tick(clock, INTERVAL_S)
 
 
 async def record_cpu_pressure(
@@ -109,4 +109,4 @@ async def record_cpu_pressure(
         now_s = clock.time()
         share = pressure.add(now_s, waited_s)
         record(SeriesKey(HOST_SERVICE, "system.cpu.pressure"), "1", now_s, share)
-        await clock.sleep(READ_INTERVAL_S)
+        await next_tick(clock, READ_INTERVAL_S)
