@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.pool import process_per_core
 from penstock.bench.harness.report import Bound, Plot, Result, Table
 from penstock.bench.routing import late_binding, prefix, processes
 from penstock.bench.routing.prefix import MOONCAKE, Reuse
@@ -80,8 +81,11 @@ def run(options: Options) -> Result:
     """Measure."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     seconds = 10.0 if options.quick else 60.0
-    by_seed = of_seeds({seed: _strategies_of(seed, options) for seed in seeds}, seconds)
-    reuse = prefix.measure(options)
+    strategies = {seed: _strategies_of(seed, options) for seed in seeds}
+    with process_per_core() as pool:
+        reused = pool.submit(prefix.measure, options)
+        by_seed = of_seeds(pool, strategies, seconds)
+        reuse = reused.result()
     parts = prefix.parts(reuse)
     ratios = [{"small_fleet_rps_vs_jsq": ratio} for ratio in processes.measure(options)]
     picks = [{"pick_us": took_us} for took_us in picks_us()]
