@@ -33,7 +33,7 @@ from penstock.bench.harness.report import Bound, Number, Result
 NEEDS_MODELS = True
 PARTS = ("tests", "logs")
 MARK = "fault"
-QUICK_TESTS = Path("tests/faults")
+QUICK_TESTS = Path("tests/faults/test_wire.py")
 BOUNDS = {
     "tests_of_26": Bound(">=", 26),
     "simulated_seeds": Bound(">=", 1_000),

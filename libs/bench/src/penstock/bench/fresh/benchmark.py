@@ -18,7 +18,7 @@ from pathlib import Path
 
 from penstock.bench.documented_calls.benchmark import count_failed, run_all_lines
 from penstock.bench.fresh.__main__ import LOG
-from penstock.bench.fresh.chat import Comparison, chat_ratios, compare
+from penstock.bench.fresh.chat import QUESTIONS, Amount, Comparison, chat_ratios, compare
 from penstock.bench.fresh.conditions import CONDITIONS, TIMED_DEMOS, undisturbed
 from penstock.bench.fresh.log import Run, last_demos, latest
 from penstock.bench.harness.intervals import bootstrap, medians
@@ -31,7 +31,7 @@ from penstock.service.default_models import CHAT
 from penstock.service.program import loop_factory
 
 NEEDS_MODELS = True
-ROUNDS, STARTS = 8, 6
+FULL, QUICK = Amount(8, 6, len(QUESTIONS)), Amount(1, 1, 1)
 BOUNDS = {
     "demo_ok": Bound(">=", 6),
     "test_ok": Bound(">=", 4),
@@ -58,8 +58,8 @@ def run(options: Options) -> Result:
         tempfile.TemporaryDirectory() as folder,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        rounds, starts = (1, 1) if options.quick else (ROUNDS, STARTS)
-        chat = runner.run(compare(home, Path(folder), rounds, starts))
+        amount = QUICK if options.quick else FULL
+        chat = runner.run(compare(home, Path(folder), amount))
     cosine = parse_card(home / "models" / CHAT / "1").figures["logit_cosine_min"]
     ready = [{"ready_s": ready_s} for ready_s in chat.ready_s]
     counts = {

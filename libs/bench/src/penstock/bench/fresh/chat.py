@@ -77,22 +77,33 @@ def chat_ratios(rounds: Sequence[Sequence[Pair]]) -> dict[str, float]:
     }
 
 
-async def compare(home: Path, folder: Path, rounds: int, starts: int) -> Comparison:
-    """Ask both sides every question `rounds` times, and start the stack `starts` times; `folder`
-    takes the configuration.
+@dataclass(frozen=True)
+class Amount:
+    """How often every question is asked of both sides, how often the stack is started before, and
+    how many questions there are.
     """
+
+    rounds: int
+    starts: int
+    questions: int
+
+
+async def compare(home: Path, folder: Path, amount: Amount) -> Comparison:
+    """Start the stack, and ask both sides; `folder` takes the configuration."""
     model = home / "models" / CHAT / "1"
     decoder = Decoder.load(model)
-    prompts = {question: decoder.encode([("user", question)]) for question in QUESTIONS}
+    prompts = {
+        question: decoder.encode([("user", question)]) for question in QUESTIONS[: amount.questions]
+    }
     del decoder
-    ready_s = [await _start_s(home, folder) for _ in range(starts)]
+    ready_s = [await _start_s(home, folder) for _ in range(amount.starts)]
     async with _stack(home, folder) as stack, _direct(model) as process:
         answers = [
             [
                 (await _ask(stack, question), await _ask_directly(process, prompt))
                 for question, prompt in prompts.items()
             ]
-            for _ in range(rounds + 1)
+            for _ in range(amount.rounds + 1)
         ]
     return Comparison(answers[1:], ready_s)  # the first round warms both sides up
 
