@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from penstock.bench.harness.registry import BENCHMARKS
-from penstock.bench.harness.run_all import SHORT_PARTS, Ran, arguments_of, run_all
+from penstock.bench.harness.run_all import QUICK_PARTS, Ran, arguments_of, run_all
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 
@@ -29,17 +29,17 @@ def test_a_run_is_told_with_its_times() -> None:
     assert str(Ran("hop", 61.4, 32.6, 0)) == "hop ran in 61 s (33 s of processor time)"
 
 
-def test_a_short_run_takes_a_part_of_benchmarks_with_many() -> None:
+def test_a_quick_run_of_all_takes_a_part_of_benchmarks_with_many() -> None:
     assert arguments_of("overhead", ["--quick"]) == ["overhead", "--quick", "--part", "calls"]
     assert arguments_of("overhead", ["--data", "d"]) == ["overhead", "--data", "d"]
     assert arguments_of("hop", ["--quick"]) == ["hop", "--quick"]
 
 
-@pytest.mark.parametrize("name", SHORT_PARTS)
+@pytest.mark.parametrize("name", QUICK_PARTS)
 def test_a_part_that_stands_for_a_benchmark_is_one_of_its_parts(name: str) -> None:
     assert name in BENCHMARKS
     module = importlib.import_module(f"penstock.bench.{name.replace('-', '_')}.benchmark")
-    assert SHORT_PARTS[name] in module.PARTS
+    assert QUICK_PARTS[name] in module.PARTS
 
 
 @pytest.mark.parametrize(

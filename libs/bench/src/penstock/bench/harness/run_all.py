@@ -1,7 +1,7 @@
 """Runs all benchmarks one after the other, each in a process of its own, so that none inherits
 threads or caches, and says what each took.
 
-A short run of all takes ten minutes on two cores that do nothing else; of benchmarks with parts
+A quick run of all takes ten minutes on two cores that do nothing else; of benchmarks with parts
 that each start stacks of their own, it takes one.
 """
 
@@ -18,7 +18,7 @@ from penstock.bench.harness.progress import say
 from penstock.bench.harness.registry import BENCHMARKS
 
 QUICK = "--quick"
-SHORT_PARTS: Mapping[str, str] = {
+QUICK_PARTS: Mapping[str, str] = {
     "agent-replay": "w1",
     "fault-suite": "tests",
     "faults": "stalls",
@@ -26,7 +26,7 @@ SHORT_PARTS: Mapping[str, str] = {
     "reading": "sources",
     "security": "tls-cpu",
 }
-"""The part that stands for a benchmark in a short run of all."""
+"""The part that stands for a benchmark in a quick run of all."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _runs(options: Sequence[str], names: Sequence[str]) -> Iterator[Ran]:
 
 def arguments_of(name: str, options: Sequence[str]) -> list[str]:
     """The command line of one benchmark of a run of all."""
-    part = SHORT_PARTS.get(name) if QUICK in options else None
+    part = QUICK_PARTS.get(name) if QUICK in options else None
     return [name, *options, *(("--part", part) if part else ())]
 
 
