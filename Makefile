@@ -56,8 +56,8 @@ up: model ## run everything in the foreground; CONFIG=mine.yaml for your own fil
 demo: model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo $(if $(TLS),--tls)
 
-bench: setup model ## run all benchmarks and write docs/benchmarks/; DATA=folder of public data sets
-	@$(PY) -m penstock.bench all --write docs/benchmarks $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick)
+bench: setup model ## run all benchmarks shortly; DATA=folder of public data sets: in full, writing docs/benchmarks/
+	@$(PY) -m penstock.bench all $(if $(DATA),--data "$(DATA)" --write docs/benchmarks,--quick --json)
 
 fresh: setup ## run both documented commands in fresh clones and log how they went
 	@$(PY) -m penstock.bench.fresh

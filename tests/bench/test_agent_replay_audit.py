@@ -13,7 +13,13 @@ from penstock.bench.agent_replay.findings.audit import (
     prompt_faults,
     writes,
 )
-from penstock.bench.agent_replay.findings.costs import calls_saved, cost_cut, latency_cut, median
+from penstock.bench.agent_replay.findings.costs import (
+    added_share,
+    calls_saved,
+    cost_cut,
+    latency_cut,
+    median,
+)
 from penstock.bench.agent_replay.findings.ledger import ledger_error
 from penstock.bench.agent_replay.findings.mix import PerCall, curve, cut, share_for
 from penstock.bench.agent_replay.findings.reuse import audit
@@ -176,7 +182,7 @@ def test_reused_answers_are_audited_by_technique() -> None:
 
 def test_receipts_that_say_what_was_saved_have_no_error() -> None:
     figures = ledger_error([(DIRECTLY, THROUGH)])
-    assert figures == {
+    assert {name: error.value for name, error in figures.items()} == {
         "ledger_error": 0.0,
         "ledger_error_defaults": 0.0,
         "ledger_paid_error": 0.0,
@@ -193,7 +199,7 @@ def test_a_saving_that_direct_callers_have_as_well_is_an_error() -> None:
         tuple(answered(run.name, run.messages[-1], savings=claims) for run in RUNS),
         cached,
     )
-    assert ledger_error([(direct, through)])["ledger_error"] > 1
+    assert ledger_error([(direct, through)])["ledger_error"].value > 1
 
 
 def test_the_error_of_the_defaults_is_not_hidden_by_what_the_opt_ins_save() -> None:
@@ -205,8 +211,29 @@ def test_the_error_of_the_defaults_is_not_hidden_by_what_the_opt_ins_save() -> N
     opt_ins = replace(THROUGH, arm=OPT_INS)
     pairs = [(DIRECTLY, opt_ins)] * 9 + [(DIRECTLY, replace(THROUGH, answered=twice))]
     figures = ledger_error(pairs)
-    assert figures["ledger_error"] == pytest.approx(0.1)
-    assert figures["ledger_error_defaults"] == pytest.approx(1.0)
+    assert figures["ledger_error"].value == pytest.approx(0.1)
+    assert figures["ledger_error_defaults"].value == pytest.approx(1.0)
+
+
+def test_errors_and_added_times_have_intervals_over_clusters_of_runs() -> None:
+    runs = tuple(replace(RUNS[0], name=f"r{n}", cluster=f"t{n}") for n in range(8))
+    workload = Workload("w1-timed", runs, (0.0,) * 8, 1.0)
+    notes = tuple(noted(run.name, 1_000_000) for run in runs)
+    direct = Play(DIRECT, workload, tuple(answered(run.name, {}) for run in runs), notes)
+    claims = [{"prefix_cache": 3_000_000 * (n % 2)} for n in range(8)]
+    says = tuple(
+        answered(run.name, {}, savings=said) for run, said in zip(runs, claims, strict=True)
+    )
+    # given receipts of which every other one says that a call was free, and savings of half
+    through = Play(DEFAULTS, workload, says, notes[::2])
+    error = ledger_error([(direct, through)])["ledger_error"]
+    assert error.value == 0.0
+    assert error.interval is not None and (error.interval.n, error.interval.low) == (8, 0.0)
+    # then it is 0 only for this half: drawn anew, receipts and savings are of the same calls
+    assert error.interval.high == 0.0
+    added = added_share(through)
+    assert added.value == pytest.approx(99.0), "100 ms at the caller, 1 ms at the provider"
+    assert added_share(direct).interval is not None
 
 
 def test_a_receipt_is_read_by_technique() -> None:

@@ -8,16 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from penstock.bench.fresh.benchmark import PLAIN, log_figures
+from penstock.bench.fresh.benchmark import PLAIN, counted, demo_times
 from penstock.bench.fresh.campaign import what_failed
 from penstock.bench.fresh.conditions import (
     CONDITIONS,
+    TIMED_DEMOS,
     Condition,
     RunningCommand,
     stalling_store,
     syncing,
 )
-from penstock.bench.fresh.log import Command, Run, latest
+from penstock.bench.fresh.log import Command, Run, last_demos, latest
 from penstock.bench.harness.json_lines import append, records
 
 COUNT_CORES = "import os; print(len(os.sched_getaffinity(0)))"
@@ -55,18 +56,27 @@ def test_a_run_that_failed_counts_neither_as_ok_nor_for_the_times() -> None:
     slow = run_of("demo", "one core", seconds=900.0, torch_imports=1)
     broken = run_of("test", PLAIN[0], ok=False)
     download = run_of("download", "", megabytes=410.5)
-    assert log_figures([*demos, slow, broken, download]) == {
+    runs = [*demos, slow, broken, download]
+    assert counted(runs) == {
         "demo_ok": 4,
         "test_ok": 0,
         "torch_imported": 1,
-        "first_demo_s": 130.0,
-        "demo_s": 32.5,
         "download_mb": 410.5,
     }
+    failed = run_of("demo", PLAIN[0], ok=False, seconds=1.0)
+    timed = last_demos([*runs, failed], PLAIN, TIMED_DEMOS)
+    assert demo_times(timed) == {"first_demo_s": 130.0, "demo_s": 32.5}
+
+
+def test_the_last_demos_of_each_plain_condition_are_timed() -> None:
+    runs = [run_of("demo", name, seconds=each) for each in (1.0, 2.0, 3.0) for name in PLAIN]
+    timed = last_demos([*runs, run_of("demo", "one core")], PLAIN, TIMED_DEMOS)
+    assert sorted(run.seconds for run in timed) == [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]
 
 
 def test_without_a_log_nothing_is_ok_and_nothing_took_any_time() -> None:
-    assert log_figures([]) == {"demo_ok": 0, "test_ok": 0, "torch_imported": 0}
+    assert counted([]) == {"demo_ok": 0, "test_ok": 0, "torch_imported": 0}
+    assert demo_times([]) == {}
 
 
 def test_there_are_six_conditions_for_the_demo_and_four_for_the_tests() -> None:

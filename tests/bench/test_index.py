@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from penstock.bench.harness.intervals import Interval
-from penstock.bench.harness.registry import BENCHMARKS
+from penstock.bench.harness.registry import BENCHMARKS, MATRICES, command_of, page_names
 from penstock.bench.harness.report import Bound, Result, markdown
 from penstock.bench.index.claims import CLAIMS, Answer, Claim, Verdict
 from penstock.bench.index.pages import Page, read_page, read_pages
@@ -67,6 +68,20 @@ def test_a_page_is_read_as_it_was_written() -> None:
     assert (read.met, read.short) == (("cut", "lost"), ("p50",))
     assert read.uncertain == ("kept",)
     assert read.without_interval == ("p50", "hop")
+
+
+def test_what_could_not_be_measured_is_read_back() -> None:
+    result = replace(RESULT, not_run="no GPU was there.")
+    read = read_page("gpu", markdown("gpu", "GPU.", result, [], {"commit": "abc"}))
+    assert read.not_run == "no GPU was there."
+    assert page().not_run == ""
+
+
+def test_a_longer_run_has_a_page_and_a_command_of_its_own() -> None:
+    pages = list(page_names())
+    assert len(set(pages)) == len(pages) == len(BENCHMARKS) - 1 + len(MATRICES)
+    assert command_of("overhead-matrix") == "python -m penstock.bench overhead --matrix"
+    assert command_of("overhead") == "python -m penstock.bench overhead"
 
 
 def test_a_row_without_a_number_is_refused() -> None:

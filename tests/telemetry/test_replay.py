@@ -6,7 +6,8 @@ import itertools
 import random
 
 from penstock.bench.telemetry.replay import plan_faults
-from penstock.simulation.requests import Fault, RequestSimulation, arrivals
+from penstock.cache.semantic.threshold import AUDIT_SHARE
+from penstock.simulation.requests import AUDITED_SHARE, Fault, RequestSimulation, arrivals
 from penstock.telemetry.spans.critical_path import critical_path
 
 
@@ -43,3 +44,7 @@ def test_faults_leave_calm_between_them_and_come_in_all_kinds() -> None:
         "drift",
     }
     assert all(later.from_s - sooner.to_s >= 600.0 for sooner, later in itertools.pairwise(faults))
+
+
+def test_as_many_hits_are_audited_as_the_cache_audits() -> None:
+    assert AUDITED_SHARE == AUDIT_SHARE

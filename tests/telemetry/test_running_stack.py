@@ -4,8 +4,13 @@ benchmark's.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.bench.telemetry.stack import InjectedFault, StackRun
+from penstock.bench.harness.json_lines import append
+from penstock.bench.telemetry.stack_campaign import logged, runs_in, summed
+from penstock.bench.telemetry.stack_findings import InjectedFault, StackRun
 
 
 def incident(
@@ -65,4 +70,23 @@ def test_only_incidents_outside_faults_and_their_aftermath_are_false_and_each_co
     updates = [incident(str(at), at, at, "latency_ms") for at in moments]
     watched = StackRun([FAULT], [*updates, *updates], 720.0, 100, 0.0, 60.0)
     assert [row.id for row in watched.false_alerts()] == ["900.0", "1181.0", "1400.0"]
-    assert watched.service_hours == 1.0
+    # then only the 540 s outside of the fault and its aftermath count, of five services
+    assert watched.calm_service_hours == 0.75
+
+
+def test_the_runs_of_the_log_are_summed(tmp_path: Path) -> None:
+    log = tmp_path / "runs.jsonl"
+    assert summed(runs_in(log)).figures == {}
+    found = StackRun([FAULT], [incident("a", 1030.0, 1030.0, "error_rate")], 720.0, 100, 5.0, 60.0)
+    missed = StackRun([FAULT], [incident("a", 900.0, 900.0, "x")], 720.0, 200, 7.0, 60.0, 1.0)
+    for seed, run in enumerate((found, missed)):
+        append(log, asdict(logged(run, seed)))
+    part = summed(runs_in(log))
+    assert part.figures["stack_fault_recall"] == 0.5
+    assert part.figures["stack_detection_delay_s"] == 30.0
+    assert part.figures["stack_false_alerts_per_service_hour"] == 1 / 1.5
+    assert part.figures["stack_requests"] == 300
+    assert part.intervals.keys() == {
+        "stack_fault_recall",
+        "stack_false_alerts_per_service_hour",
+    }

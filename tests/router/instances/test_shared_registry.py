@@ -92,6 +92,29 @@ async def test_a_drain_holds_at_every_router_until_the_instance_registers_again(
     assert not second.members["a"].leaving
 
 
+async def test_an_instance_whose_lease_the_store_lost_for_a_time_gets_work_again(
+    make_registry: MakeRegistry, clock: FakeClock, store: redis.asyncio.Redis
+) -> None:
+    # given two instances of another router, one of them drained
+    first, second = make_registry(), make_registry()
+    for name in ("a", "b"):
+        await first.register(instance(name))
+    await second.read_shared()
+    await first.drain("b", deregister=False)
+    # when both leases end while the store is too slow to renew them
+    await store.delete("penstock:{router}:instance:a", "penstock:{router}:instance:b")
+    await clock.advance(61)
+    await second.read_shared()
+    assert second.members["a"].leaving
+    # then their heartbeats bring them back, but no work to the one that is drained
+    for _ in range(2):
+        for name in ("a", "b"):
+            await first.heartbeat(name, LOAD)
+        await first.read_shared()
+    await second.read_shared()
+    assert (second.members["a"].leaving, second.members["b"].leaving) == (False, True)
+
+
 async def test_an_instance_that_deregistered_elsewhere_gets_nothing_once_it_is_silent_here(
     make_registry: MakeRegistry, clock: FakeClock
 ) -> None:

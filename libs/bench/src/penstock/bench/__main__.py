@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +18,13 @@ from penstock.bench.harness import json_lines, public_data, report
 from penstock.bench.harness.circumstances import circumstances
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
-from penstock.bench.harness.registry import BENCHMARKS
+from penstock.bench.harness.registry import BENCHMARKS, MATRICES, page_of
+from penstock.bench.harness.run_all import run_all
 from penstock.service.default_models import missing_model
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-MATRICES = ("overhead",)
-"""Benchmarks with a longer run beside them, `penstock.bench.<name>.matrix.benchmark`."""
 LOG = "measurements.jsonl"
 """Beside the pages: every run that wrote to one, a line each."""
 
@@ -94,6 +92,8 @@ def _show(name: str, result: report.Result, console: Console) -> None:
         console.print(shown)
     for note in result.notes:
         console.print(f"- {note}")
+    if result.not_run:
+        console.print(f"Not run: {result.not_run}")
 
 
 def _coloured(judgement: report.Judgement | None) -> str:
@@ -106,7 +106,7 @@ def _coloured(judgement: report.Judgement | None) -> str:
 def _run_one(name: str, options: Options, folder: Path | None) -> None:
     module = _load(name, matrix=options.matrix)
     made_of = circumstances(name, options)
-    name += "-matrix" if options.matrix else ""
+    name = page_of(name, matrix=options.matrix)
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
@@ -153,19 +153,12 @@ def _show_data_sets(data: Path | None) -> int:
     return 0 if data is None or complete else 1
 
 
-def _run_all(arguments: argparse.Namespace) -> int:
-    """Run each benchmark in a process of its own, so that none inherits threads or caches."""
-    failed = []
-    for name in BENCHMARKS:
-        print(f"== {name}", flush=True)
-        command = [sys.executable, "-m", "penstock.bench", name]
-        command += ["--write", str(arguments.write)] if arguments.write else []
-        command += ["--data", str(arguments.data)] if arguments.data else []
-        command += ["--quick"] if arguments.quick else []
-        if subprocess.run(command, check=False).returncode:
-            failed.append(name)
-    print("failed: " + ", ".join(failed) if failed else "all benchmarks ran", flush=True)
-    return 1 if failed else 0
+def _of_each(arguments: argparse.Namespace) -> list[str]:
+    """The options of the command line that each benchmark is run with."""
+    options = ["--write", str(arguments.write)] if arguments.write else []
+    options += ["--data", str(arguments.data)] if arguments.data else []
+    options += ["--quick"] if arguments.quick else []
+    return options + (["--json"] if arguments.json else [])
 
 
 def _problem(arguments: argparse.Namespace) -> str:
@@ -195,7 +188,7 @@ def main() -> int:
     if arguments.name == "fetch":
         return _show_data_sets(arguments.data)
     if arguments.name == "all":
-        return _run_all(arguments)
+        return run_all(_of_each(arguments))
     options = Options(
         arguments.data, arguments.quick, arguments.json, arguments.part, arguments.matrix
     )

@@ -105,10 +105,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(
-    arguments: list[str], message: str, status: int, details: dict[str, object] | None = None
+    arguments: list[str], problem: str, status: int, details: dict[str, object] | None = None
 ) -> int:
     """Say why in one line on standard error; returns the exit status."""
-    line = " ".join(message.split())
+    line = " ".join(problem.split())
     if "--json" in arguments:
         sys.stderr.write(json.dumps({"error": {**(details or {}), "message": line}}) + "\n")
     else:

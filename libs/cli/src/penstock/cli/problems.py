@@ -16,9 +16,8 @@ ADVICE = {
 
 def call_problem(error: PenstockError) -> str:
     """What failed, and what to do where that can be said."""
-    message = str(error).removesuffix(f" ({error.advice})")
     advice = ADVICE.get(error.code, "")
-    return f"{message} ({advice})" if advice else message
+    return f"{error.message} ({advice})" if advice else error.message
 
 
 def call_details(error: PenstockError) -> dict[str, object]:

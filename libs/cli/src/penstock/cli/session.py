@@ -53,8 +53,7 @@ class Session:
                 target.address, target.key, ca=target.ca, cert=target.cert, key_file=target.key_file
             )
         except BadRequest as error:
-            problem = str(error).removesuffix(f" ({error.advice})")
-            raise click.UsageError(f"--{problem}") from None
+            raise click.UsageError(f"--{error.message}") from None
 
     def tls(self) -> TlsSource | None:
         """The TLS of every connection; None for plaintext.
@@ -65,8 +64,7 @@ class Session:
         try:
             return tls_of(self.target.ca, self.target.cert, self.target.key_file)
         except BadRequest as error:
-            problem = str(error).removesuffix(f" ({error.advice})")
-            raise click.UsageError(f"--{problem}") from None
+            raise click.UsageError(f"--{error.message}") from None
 
     def run(self, default_timeout_s: float, step: str = "") -> Run:
         """The run of a command's calls."""

@@ -13,6 +13,7 @@ class PenstockError(Exception):
     """A call failed.
 
     Attributes:
+        message: why it failed, without the advice.
         code: name of the gRPC code.
         field: the field of the request to correct; empty where it is none.
         reason: a stable text for programs.
@@ -26,6 +27,7 @@ class PenstockError(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(f"{fault.message} ({self.advice})")
         self._fault = fault
+        self.message = fault.message
         self.code = fault.code.name
         self.field = fault.field
         self.reason = str(fault.reason)

@@ -56,7 +56,7 @@ def tokens_left_out(before: Conversation, after: Conversation, count: TokenCount
         after: the same as it is sent.
         count: of lines.
     """
-    had, sent = Counter(_lines(before, after)), Counter(_lines(after, before))
+    had, sent = Counter(_changed_lines(before, after)), Counter(_changed_lines(after, before))
     return _total(had - sent, count) - _total(sent - had, count)
 
 
@@ -64,7 +64,7 @@ def _total(lines: Counter[str], count: TokenCounter) -> int:
     return sum(count(line) * times for line, times in lines.items() if line)
 
 
-def _lines(conversation: Conversation, other: Conversation) -> Iterator[str]:
+def _changed_lines(conversation: Conversation, other: Conversation) -> Iterator[str]:
     """The lines of the turns and descriptions of a prompt that are not the other's at their
     place.
     """

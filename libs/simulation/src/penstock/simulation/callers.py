@@ -67,7 +67,8 @@ async def _one_call(system: System, tenant: str, name: str, rng: Random) -> Ende
     streams = rng.random() < 0.4
     router = rng.choice(ROUTERS)
     options = router_pb2.CallOptions(model=MODEL)
-    options.priority = rng.choice((0, common_pb2.PRIORITY_LOW, common_pb2.PRIORITY_HIGH))  # type: ignore[assignment]  # 0 is one
+    priority: Any = rng.choice((0, common_pb2.PRIORITY_LOW, common_pb2.PRIORITY_HIGH))
+    options.priority = priority
     began_s = system.clock.monotonic()
     work = asyncio.ensure_future(
         _answer(system, router, tenant, text, options, began_s + given_s, streams)

@@ -9,7 +9,7 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from penstock.router.calls.attempts import RETRIES_SAVED
@@ -231,6 +231,35 @@ def scenario_at_load(
     )
 
 
+class _LatenessWatch:
+    """Counts the requests of a running simulation that are late, whether answered yet or not.
+
+    Args:
+        objective_s: a request is late if it takes longer.
+        failing: so many late requests are too many.
+    """
+
+    def __init__(self, objective_s: float, failing: int) -> None:
+        self._objective_s = objective_s
+        self._failing = failing
+        self._arrived: deque[float] = deque()
+        self._due = 0
+        self._read = 0
+        self._in_time = 0
+
+    def has_failed(self, arrived_s: float, log: SimulationLog) -> bool:
+        """Take the next arrival, and say whether too many are late already."""
+        self._arrived.append(arrived_s)
+        while self._arrived[0] < arrived_s - self._objective_s:
+            self._arrived.popleft()
+            self._due += 1
+        for _, latency_s in log.latencies_s[self._read :]:
+            self._read += 1
+            self._in_time += latency_s <= self._objective_s
+        # Some answers in time may be of requests that are not due yet: at least so many are late.
+        return self._due - self._in_time >= self._failing
+
+
 class FleetSimulation:
     """Runs a scenario with one strategy. Subclasses may override `arrivals` and `route`."""
 
@@ -260,16 +289,35 @@ class FleetSimulation:
 
     def run(self) -> SimulationLog:
         """Serve every arrival to its end."""
+        for _ in self._play(self.arrivals()):
+            pass
+        return self.log
+
+    def keeps(self, objective: float, share: float = 0.99) -> bool:
+        """Whether this quantile of the latencies is at most `objective`, in mean service times.
+
+        What a whole run would say, but it ends as soon as so many requests are late that no
+        answer to come can change it: an overloaded fleet takes long to simulate.
+        """
+        arrivals = self.arrivals()
+        watch = _LatenessWatch(objective * SERVICE_S, len(arrivals) - int(share * len(arrivals)))
+        for request in self._play(arrivals):
+            if watch.has_failed(request.arrived_s, self.log):
+                return False
+        return self.log.quantile(share) <= objective
+
+    def _play(self, arrivals: Sequence[SimulatedRequest]) -> Iterator[SimulatedRequest]:
+        """Serve arrivals to their ends; each is yielded once it is routed."""
         for at_s, event in self.scenario.events:
             self.at(at_s, lambda event=event: event(self))  # type: ignore[misc]  # bound per event
-        for request in self.arrivals():
+        for request in arrivals:
             while self._events and self._events[0][0] <= request.arrived_s:
                 self._step()
             self.now_s = request.arrived_s
             self.route(request)
+            yield request
         while self._events:
             self._step()
-        return self.log
 
     def at(self, at_s: float, action: Callable[[], None]) -> None:
         """Do something at a time."""

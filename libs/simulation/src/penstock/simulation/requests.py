@@ -33,7 +33,10 @@ SLOW_INSTANCE, FAILING_INSTANCE = 0, 1
 ERROR_SHARE = 0.001
 FAILED_AFTER_SHARE = 0.02
 """A failed request ends after this share of its service time."""
-HIT_SHARE, AUDITED_SHARE, AGREEING_SHARE = 0.30, 0.10, 0.98
+HIT_SHARE, AUDITED_SHARE, AGREEING_SHARE = 0.30, 0.015, 0.98
+"""The cache audits as many hits as it ships with; it does not audit more after a wrong one, as it
+does in service.
+"""
 CONFIDENCE, CONFIDENCE_SPREAD = 0.86, 0.05
 DRIFT_S = 120.0
 """Confidence sinks over this time when it drifts."""

@@ -279,7 +279,8 @@ class _Connection(WaitsForReads):
         return [("server", self._server.name)]
 
     async def _connect(self) -> None:
-        self._reader, self._writer = self._server.accept(self._owner)  # type: ignore[assignment]  # as one
+        ends: Any = self._server.accept(self._owner)
+        self._reader, self._writer = ends
 
     def _host_error(self) -> str:
         return self._server.name

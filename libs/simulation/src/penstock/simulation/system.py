@@ -184,7 +184,8 @@ class _FaultyPeer:
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
         drawn = await self._on_the_way(method, call)
-        async with contextlib.aclosing(self._peer.stream(method, request, call)) as chunks:  # type: ignore[type-var]  # a generator
+        streamed = self._peer.stream(method, request, call)
+        async with contextlib.aclosing(streamed) as chunks:  # type: ignore[type-var]  # a generator
             async for chunk in chunks:
                 self._check_alive()
                 yield chunk

@@ -50,7 +50,7 @@ def failure_of(fault: Fault) -> Failure:
     said = fault.provider_error
     return Failure(
         kind,
-        _message(fault),
+        _with_wire_field(fault),
         _param(fault.field),
         code="not_found" if fault.reason is Reason.NOT_FOUND else "",
         retry_after_s=fault.retry_after_s,
@@ -65,7 +65,7 @@ def refusal_of(error: BadRequest) -> Failure:
     return Failure(FailureKind.INVALID, error.message, error.param, error.code)
 
 
-def _message(fault: Fault) -> str:
+def _with_wire_field(fault: Fault) -> str:
     """The words; where they begin with the field, it is that of the wires."""
     rest = fault.message.removeprefix(fault.field) if fault.field else fault.message
     return fault.message if rest == fault.message else _param(fault.field) + rest

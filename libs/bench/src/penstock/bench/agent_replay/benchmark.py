@@ -1,4 +1,5 @@
-"""A replay of agents' recorded traffic: what all of Penstock saves together, losses included.
+"""A replay of agents' recorded traffic against a simulated provider: what all of Penstock saves
+together, losses included.
 
 The stack runs as `make up` starts it; provider (TLS, scripted) and load generator are processes of
 their own. The provider answers with the recorded turns, keeps a prefix cache as OpenAI documents it

@@ -1,4 +1,5 @@
-"""Batching: what it saves on this CPU, what it costs when idle, and what it gains on a GPU's cost.
+"""Batching: what it saves on this CPU, what it costs when idle, and, simulated, what it gains under
+overload and on a GPU's cost.
 
 Real part: batcher and instance as processes, the shipped INT8 model, Banking77 texts as they come,
 32 callers, batches of up to 32 rows against one row. Idle part: one caller, an instant model behind

@@ -1,5 +1,5 @@
-"""Coalescing: a Zipf replay by 64 callers; no generation is asked for twice while its answer is
-valid.
+"""Coalescing: a Zipf replay by 64 callers to a simulated upstream; no generation is asked for twice
+while its answer is valid.
 
 The routers' cache look-up as it is shipped, the cache service and its store are the serving ones,
 in one process, for two routers. The upstream is a pause of 20 ms; it counts what was started, also

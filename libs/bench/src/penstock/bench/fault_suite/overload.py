@@ -48,6 +48,8 @@ RECOVERY_CALL_S = 0.3
 RECOVERED_CALLS = 10
 """So many of them one after the other."""
 MAX_RECOVERY_S = 60.0
+RUNS = 6
+"""As few as an interval can be computed from."""
 
 
 @dataclass
@@ -163,16 +165,18 @@ def _memory_mb(rig: Rig) -> float:
 
 
 def main() -> int:
-    """Measure once and append a line to the log."""
+    """Measure, and append a line to the log for each measurement."""
     parser = argparse.ArgumentParser(prog="python -m penstock.bench.fault_suite.overload")
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--log", type=Path, default=LOG)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="penstock-overload-") as folder:
-        measured = asyncio.run(measure(Path(folder), given.seconds))
-    row = {**asdict(measured), "low_class_shed_first": measured.low_class_shed_first}
-    append(given.log, {**row, "seconds": given.seconds})
-    print(row)
+    for _ in range(given.runs):
+        with tempfile.TemporaryDirectory(prefix="penstock-overload-") as folder:
+            measured = asyncio.run(measure(Path(folder), given.seconds))
+        row = {**asdict(measured), "low_class_shed_first": measured.low_class_shed_first}
+        append(given.log, {**row, "seconds": given.seconds})
+        print(row, flush=True)
     return 0
 
 

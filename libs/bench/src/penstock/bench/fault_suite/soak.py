@@ -1,9 +1,10 @@
 """The whole stack for half an hour under a steady load of mixed calls: memory, descriptors, threads
 and what the stores keep must be flat in the second half.
 
-The growth is the median of the last tenth less the median of the tenth in the middle, of what all
-processes of the stack hold together; warming up (caches, learned values) is over by the middle. The
-stores are processes of the stack, so their memory is part of the sum, and stands apart as well.
+The growth is that of the straight line through the samples of the second half, of what all
+processes of the stack hold together; warming up (caches, learned values) is over by the middle. Its
+interval is over blocks of consecutive samples. The stores are processes of the stack, so their
+memory is part of the sum, and stands apart as well.
 
 What is looked for is growth without a bound. What is kept up to a bound (traces, series of metrics,
 jobs, receipts, answers that may be reported) has to be full by the middle: where the bound is a
@@ -28,6 +29,7 @@ from penstock.bench.edge.provider import provider_process
 from penstock.bench.fault_suite.logs import SOAK, append
 from penstock.bench.fault_suite.soak_calls import SoakCalls, http_client, sections
 from penstock.bench.faults.whole_stack import KEY, whole_stack
+from penstock.bench.harness.intervals import Interval, blocks_of, bootstrap
 from penstock.client import Penstock
 
 MINUTES = 30.0
@@ -35,6 +37,8 @@ CLIENTS, APART_S = 4, 0.2
 FILLING_SHARE = 1 / 3
 """Of the time, in which calls follow each other without a pause."""
 SAMPLES = 200
+BLOCKS, DRAWS = 10, 1_000
+"""Blocks of consecutive samples that the interval of the growth is over."""
 STORES = ("valkey-server", "redis-server")
 BOUNDS = {
     "PENSTOCK_TELEMETRY_WINDOW_BYTES": str(2 << 20),
@@ -66,7 +70,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What was measured; the growth is of the second half."""
+    """What was measured; the growth is of the second half, whose samples stand beside it."""
 
     minutes: float
     answered: int
@@ -76,6 +80,7 @@ class Soaked:
     growth_descriptors: float
     growth_threads: float
     end_mb: float
+    second_half_mb: Sequence[float]
 
 
 async def measure(folder: Path, minutes: float = MINUTES) -> Soaked:
@@ -101,15 +106,21 @@ async def measure(folder: Path, minutes: float = MINUTES) -> Soaked:
 
 def _summed(minutes: float, calls: Calls, samples: Sequence[Sample]) -> Soaked:
     names = sorted({name for sample in samples for name in sample.memory_mb})
+    half = samples[len(samples) // 2 :]
+    held_mb = [round(sum(sample.memory_mb.values()), 2) for sample in half]
     return Soaked(
         minutes,
         calls.answered,
         calls.errors,
-        _growth([sum(sample.memory_mb.values()) for sample in samples]),
-        {name: _growth([one.memory_mb.get(name, 0.0) for one in samples]) for name in names},
-        _growth([float(sample.descriptors) for sample in samples]),
-        _growth([float(sample.threads) for sample in samples]),
-        sum(samples[-1].memory_mb.values()),
+        growth(list(enumerate(held_mb))),
+        {
+            name: growth([(at, one.memory_mb.get(name, 0.0)) for at, one in enumerate(half)])
+            for name in names
+        },
+        growth([(at, float(sample.descriptors)) for at, sample in enumerate(half)]),
+        growth([(at, float(sample.threads)) for at, sample in enumerate(half)]),
+        held_mb[-1],
+        held_mb,
     )
 
 
@@ -158,10 +169,26 @@ def _with_children(pids: Sequence[int]) -> set[psutil.Process]:
     return found
 
 
-def _growth(values: Sequence[float]) -> float:
-    """By how much the end is above the middle."""
-    tenth, middle = max(len(values) // 10, 1), len(values) // 2
-    return statistics.median(values[-tenth:]) - statistics.median(values[middle : middle + tenth])
+def growth(samples: Sequence[tuple[int, float]], span: int | None = None) -> float:
+    """By how much the straight line through samples (number, value) rises over them.
+
+    Args:
+        span: samples that the line is followed over; None: all of these.
+    """
+    numbers, values = zip(*samples, strict=True)
+    slope = statistics.linear_regression(numbers, values).slope
+    return slope * ((len(samples) if span is None else span) - 1)
+
+
+def growth_interval(second_half_mb: Sequence[float]) -> Mapping[str, Interval]:
+    """The interval of the growth in memory, over blocks of consecutive samples."""
+    blocks = blocks_of(list(enumerate(second_half_mb)), BLOCKS)
+
+    def of_blocks(drawn: Sequence[Sequence[tuple[int, float]]]) -> Mapping[str, float]:
+        samples = [sample for block in drawn for sample in block]
+        return {"soak_growth_mb": growth(samples, len(second_half_mb))}
+
+    return bootstrap(blocks, of_blocks, f"blocks of {len(blocks[0])} samples", DRAWS)
 
 
 def main() -> int:

@@ -45,12 +45,12 @@ from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.service.store import Appendfsync
 
 LOG = Path("docs/benchmarks/faults-campaign.jsonl")
-ROUNDS = 2
+ROUNDS = 1
 """Rounds of the campaign that one run adds, of about three minutes each."""
 STALLS = {0.3: 12, 2.0: 5}
 """How often the store stops, by seconds."""
 CACHE_ENTRIES, CACHE_STARTS = 300_000, 6
-KILLS_PER_SETTING = 10
+KILLS_PER_SETTING = 5
 SETTINGS: tuple[tuple[str, Appendfsync, bool], ...] = (
     ("always", "always", True),
     ("everysec, WAITAOF (the default)", "everysec", True),

@@ -35,7 +35,8 @@ def _runs(only: str | None, word: str) -> Iterator[Run]:
     if only in (None, "download"):
         yield measure_download()
     if only in (None, "demo"):
-        yield from (run_fresh("demo", condition) for condition in conditions)
+        for condition in conditions:
+            yield from (run_fresh("demo", condition) for _ in range(condition.demos))
     if only in (None, "test"):
         yield from (run_fresh("test", condition) for condition in conditions if condition.tested)
 

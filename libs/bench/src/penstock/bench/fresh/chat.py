@@ -50,46 +50,69 @@ class Answer:
         return (self.tokens - 1) / (self.last_s - self.first_s)
 
 
+Pair = tuple[Answer, Answer]
+"""The answer of the whole path and the direct one to the same question."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Answers of both sides, in the order of asking, and how long the stack took to be ready."""
+    """Answers of both sides to every question, by round, and how long each start of the stack took
+    until it was ready.
+    """
 
-    path: Sequence[Answer]
-    direct: Sequence[Answer]
-    ready_s: float
-
-    @property
-    def tokens_ratio(self) -> float:
-        """Median of the path's tokens a second by the direct ones."""
-        pairs = zip(self.path, self.direct, strict=True)
-        return statistics.median(path.tokens_per_s / direct.tokens_per_s for path, direct in pairs)
-
-    @property
-    def first_token_ratio(self) -> float:
-        """Median of the path's time to the first piece by the direct one."""
-        pairs = zip(self.path, self.direct, strict=True)
-        return statistics.median(path.first_s / direct.first_s for path, direct in pairs)
+    rounds: Sequence[Sequence[Pair]]
+    ready_s: Sequence[float]
 
 
-async def compare(home: Path, folder: Path, rounds: int) -> Comparison:
-    """Ask both sides every question `rounds` times; `folder` takes the configuration."""
+def chat_ratios(rounds: Sequence[Sequence[Pair]]) -> dict[str, float]:
+    """Medians of the path's tokens a second and time to the first piece, by the direct ones."""
+    pairs = [pair for each in rounds for pair in each]
+    return {
+        "chat_tokens_vs_runtime": statistics.median(
+            path.tokens_per_s / direct.tokens_per_s for path, direct in pairs
+        ),
+        "chat_first_token_vs_runtime": statistics.median(
+            path.first_s / direct.first_s for path, direct in pairs
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How often every question is asked of both sides, how often the stack is started before, and
+    how many questions there are.
+    """
+
+    rounds: int
+    starts: int
+    questions: int
+
+
+async def compare(home: Path, folder: Path, amount: Amount) -> Comparison:
+    """Start the stack, and ask both sides; `folder` takes the configuration."""
     model = home / "models" / CHAT / "1"
     decoder = Decoder.load(model)
-    prompts = {question: decoder.encode([("user", question)]) for question in QUESTIONS}
+    prompts = {
+        question: decoder.encode([("user", question)]) for question in QUESTIONS[: amount.questions]
+    }
     del decoder
-    path: list[Answer] = []
-    direct: list[Answer] = []
+    ready_s = [await _start_s(home, folder) for _ in range(amount.starts)]
+    async with _stack(home, folder) as stack, _direct(model) as process:
+        answers = [
+            [
+                (await _ask(stack, question), await _ask_directly(process, prompt))
+                for question, prompt in prompts.items()
+            ]
+            for _ in range(amount.rounds + 1)
+        ]
+    return Comparison(answers[1:], ready_s)  # the first round warms both sides up
+
+
+async def _start_s(home: Path, folder: Path) -> float:
+    """Seconds from a start of the stack until it is ready."""
     began_s = time.perf_counter()
-    async with _stack(home, folder) as stack:
-        ready_s = time.perf_counter() - began_s
-        async with _direct(model) as process:
-            for number in range(rounds + 1):
-                for question, prompt in prompts.items():
-                    answers = await _ask(stack, question), await _ask_directly(process, prompt)
-                    if number:  # the first round warms both sides up
-                        path.append(answers[0])
-                        direct.append(answers[1])
-    return Comparison(path, direct, ready_s)
+    async with _stack(home, folder):
+        return time.perf_counter() - began_s
 
 
 async def _ask(stack: Stack, question: str) -> Answer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,15 @@ class Run:
     torch_imports: int = 0
     megabytes: float = 0.0
     why: str = ""
+
+
+def last_demos(runs: Iterable[Run], conditions: Container[str], each: int) -> list[Run]:
+    """The last demos that succeeded under each of these conditions, so many of each."""
+    found: dict[str, deque[Run]] = {}
+    for run in runs:
+        if run.command == "demo" and run.ok and run.condition in conditions:
+            found.setdefault(run.condition, deque(maxlen=each)).append(run)
+    return [run for kept in found.values() for run in kept]
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:

@@ -39,7 +39,7 @@ def run_parts(
         benchmark: its name, for progress.
         parts: by name, in their order.
         options: of the command line.
-        bounds: of all figures; a bound whose figure was not measured is named in a note.
+        bounds: of all figures; where all parts ran, the page names those without a figure.
         context: of all parts.
     """
     figures: dict[str, Number] = {}
@@ -57,5 +57,7 @@ def run_parts(
         exact |= part.exact
     measured = {name: bound for name, bound in bounds.items() if name in figures}
     missing = [name for name in bounds if name not in figures]
-    notes = (f"Not measured here: {', '.join(missing)}.",) if missing else ()
-    return Result(figures, measured, said, tables, notes=notes, intervals=intervals, exact=exact)
+    not_run = f"{', '.join(missing)}." if missing and not options.part else ""
+    return Result(
+        figures, measured, said, tables, intervals=intervals, exact=exact, not_run=not_run
+    )

@@ -73,6 +73,8 @@ class Result:
         exact: names of figures that need no interval: counts of the very thing that is judged
             (cases that failed, files opened, bytes), which another run of the same commit gives
             again.
+        not_run: what was not measured for want of hardware or of another program, and why; empty
+            where everything was.
     """
 
     figures: Mapping[str, Number]
@@ -83,6 +85,7 @@ class Result:
     notes: tuple[str, ...] = ()
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     exact: Set[str] = frozenset()
+    not_run: str = ""
 
     def judgement(self, name: str) -> Judgement | None:
         """What is said of a figure's bound; None where it has none."""
@@ -144,6 +147,7 @@ def markdown(
     """The page of a benchmark: figures with their bounds, tables, plots, notes, circumstances."""
     figures = (_row(key, result) for key in result.figures)
     lines = [f"# {name}", "", description.strip(), ""]
+    lines += [f"{NOT_RUN} {result.not_run}", ""] if result.not_run else []
     lines += ["| figure | asked | got | |", "|---|---|---|---|", *figures, "", INTERVALS]
     for table in result.tables:
         lines += _table(table)
@@ -158,6 +162,8 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
+NOT_RUN = "**Not run:**"
+"""Begins the line of a page that says what could not be measured where it was made."""
 INTERVALS = (
     "In brackets: the 95 % interval, and what it was computed from. A figure is met where the "
     "whole interval reaches what was asked; exact figures are counts, which have none."

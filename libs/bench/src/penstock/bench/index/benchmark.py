@@ -3,7 +3,9 @@
 Nothing is measured here: the pages in `docs/benchmarks` are read. A claim is met where the lower
 end of the figure's 95 % interval lies in its range, and beaten above it. Beside the verdict stands
 what to know of the figure: that it is simulated, or flattered by its circumstances. A page lacks
-its intervals where one of its figures is judged and neither has an interval nor is exact.
+its intervals where one of its figures is judged and neither has an interval nor is exact. A page
+whose benchmark needs a machine or a program that was not there says so, and is counted apart
+(`benchmarks_not_run`): what it lacks is not measured, and none of its figures stands for it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock.bench.harness.options import Options
-from penstock.bench.harness.registry import BENCHMARKS
+from penstock.bench.harness.registry import command_of, page_names
 from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.bench.index.claims import CLAIMS, Verdict
 from penstock.bench.index.pages import Page, read_pages
@@ -28,7 +30,7 @@ BOUNDS = {
 
 def run(_: Options) -> Result:
     """Read the pages."""
-    names = tuple(name for name in BENCHMARKS if name != "index")
+    names = tuple(page_names())
     pages = list(read_pages(PAGES, names))
     measured = {page.name: page for page in pages}
     verdicts = [claim.verdict(claim.answer(measured)) for claim in CLAIMS]
@@ -42,6 +44,7 @@ def run(_: Options) -> Result:
         "claims_without_verdict": verdicts.count(Verdict.OPEN),
         "benchmarks_without_interval": sum(bool(page.without_interval) for page in pages),
         "benchmarks_without_page": len(names) - len(pages),
+        "benchmarks_not_run": sum(bool(page.not_run) for page in pages),
         "figures_met": sum(len(page.met) for page in pages),
         "figures_uncertain": sum(len(page.uncertain) for page in pages),
         "figures_without_interval": sum(len(page.without_interval) for page in pages),
@@ -65,15 +68,24 @@ def _pages(pages: Sequence[Page]) -> Table:
     rows = tuple(
         (
             f"[{page.name}]({page.name}.md)",
-            f"`python -m penstock.bench {page.name}`",
+            f"`{command_of(page.name)}`",
             len(page.met),
             _quoted(page.uncertain),
             _quoted(page.without_interval),
             _quoted(page.short),
+            page.not_run,
         )
         for page in pages
     )
-    columns = ("page", "command", "figures met", "not cleared", "without interval", "short")
+    columns = (
+        "page",
+        "command",
+        "figures met",
+        "not cleared",
+        "without interval",
+        "short",
+        "not run",
+    )
     return Table("Pages", columns, rows)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.bench.harness.report import NOT_RUN
+
 FIGURE = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$")
 GOT = re.compile(r"(\S+)(?: \[(\S+), (\S+); (\d+) ([^\]]+)\]| (\(exact\)))?$")
 
@@ -36,10 +38,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A benchmark's page: its name, and its figures by name."""
+    """A benchmark's page.
+
+    Attributes:
+        name: of the page.
+        figures: by name.
+        not_run: what could not be measured where it was made, and why; empty where all was.
+    """
 
     name: str
     figures: dict[str, Figure]
+    not_run: str = ""
 
     @property
     def met(self) -> tuple[str, ...]:
@@ -72,9 +81,11 @@ def read_page(name: str, text: str) -> Page:
         ValueError: a row's figure is no number.
     """
     rows = [found.groups() for line in text.splitlines() if (found := FIGURE.match(line))]
+    missing = [line.removeprefix(NOT_RUN) for line in text.splitlines() if line.startswith(NOT_RUN)]
     return Page(
         name,
         {figure: _figure(asked, got, verdict) for figure, asked, got, verdict in rows},
+        " ".join(missing).strip(),
     )
 
 

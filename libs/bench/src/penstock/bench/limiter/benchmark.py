@@ -1,4 +1,5 @@
-"""The limiter: decisions a second from a lease and through Redis, overshoot, leaked holds, budgets.
+"""The limiter: decisions a second from a lease and through Redis, overshoot, leaked holds; budgets
+under spikes of cost, simulated.
 
 Overshoot, leaks and refunds: three limiter processes on one store, and callers that are killed
 between answer and settlement. Availability and overrun are simulated: the serving script in virtual

@@ -76,14 +76,14 @@ class Sides(NamedTuple):
     full_handshake: Connecting
 
 
-async def compare(folder: Path, calls: int) -> Sides:
-    """Make so many calls on each side, in turns."""
+async def compare(folder: Path, calls: int, round_trip_s: float = ROUND_TRIP_S) -> Sides:
+    """Make so many calls on each side, in turns, to an upstream at this distance."""
     authority = trustme.CA()
     certificate = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(certificate))
     async with (
-        _delayed_upstream(authority, tickets=2) as url,
-        _delayed_upstream(authority, tickets=0) as url_without_tickets,
+        _delayed_upstream(authority, 2, round_trip_s) as url,
+        _delayed_upstream(authority, 0, round_trip_s) as url_without_tickets,
     ):
         sides = Sides(
             _connecting(url, certificate, POOL_SIZE),
@@ -112,7 +112,9 @@ def _connecting(url: str, certificate: Path, kept_connections: int) -> Connectin
 
 
 @contextlib.asynccontextmanager
-async def _delayed_upstream(authority: trustme.CA, tickets: int) -> AsyncIterator[str]:
+async def _delayed_upstream(
+    authority: trustme.CA, tickets: int, round_trip_s: float
+) -> AsyncIterator[str]:
     """The address of a scripted upstream behind the proxy.
 
     It gives so many session tickets to a new connection.
@@ -122,24 +124,24 @@ async def _delayed_upstream(authority: trustme.CA, tickets: int) -> AsyncIterato
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     async with (
         ScriptedUpstream(first_token_s=UPSTREAM_S, tls=tls) as upstream,
-        _delaying_proxy(upstream.url) as url,
+        _delaying_proxy(upstream.url, round_trip_s) as url,
     ):
         yield url
 
 
 @contextlib.asynccontextmanager
-async def _delaying_proxy(url: str) -> AsyncIterator[str]:
+async def _delaying_proxy(url: str, round_trip_s: float) -> AsyncIterator[str]:
     """A proxy that delays data by half a round trip, and a new connection by a whole one."""
     port = int(url.rpartition(":")[2].partition("/")[0])
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while chunk := await reader.read(1 << 16):
-            loop.call_later(ROUND_TRIP_S / 2, writer.write, chunk)
-        loop.call_later(ROUND_TRIP_S / 2, writer.close)
+            loop.call_later(round_trip_s / 2, writer.write, chunk)
+        loop.call_later(round_trip_s / 2, writer.close)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(ROUND_TRIP_S)
+        await asyncio.sleep(round_trip_s)
         target_reader, target_writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(forward(reader, target_writer), forward(target_reader, writer))

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from penstock.bench.harness.intervals import bootstrap, medians
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.pool import process_per_core
 from penstock.bench.harness.report import Bound, Plot, Result, Table
 from penstock.bench.routing import late_binding, prefix, processes
 from penstock.bench.routing.prefix import MOONCAKE, Reuse
@@ -40,6 +42,8 @@ from penstock.simulation.fleet import SERVICE_S
 SEEDS = tuple(range(1, 9))
 OTHERS_SEEDS = SEEDS[:2]
 """Of the strategies that no figure is of."""
+SECONDS, QUICK_SECONDS = 25.0, 3.0
+"""Of simulated arrivals."""
 AT_80 = "equal C=1 80 %"
 PLOT_CUT = 40.0
 """p99 in S above which the plot is cut."""
@@ -79,13 +83,17 @@ COMPARED = (OURS, ROUND_ROBIN, SHORTEST_QUEUE)
 def run(options: Options) -> Result:
     """Measure."""
     seeds = SEEDS[:1] if options.quick else SEEDS
-    seconds = 10.0 if options.quick else 60.0
-    by_seed = of_seeds({seed: _strategies_of(seed, options) for seed in seeds}, seconds)
-    reuse = prefix.measure(options)
+    seconds = QUICK_SECONDS if options.quick else SECONDS
+    strategies = {seed: _strategies_of(seed, options) for seed in seeds}
+    with process_per_core() as pool:
+        reused = pool.submit(prefix.measure, options)
+        by_seed = of_seeds(pool, strategies, seconds)
+        loads = pool.map(partial(small_fleet, seconds), seeds)
+        small = [{"small_fleet_load_vs_jsq_simulated": load} for load in loads]
+        reuse = reused.result()
     parts = prefix.parts(reuse)
     ratios = [{"small_fleet_rps_vs_jsq": ratio} for ratio in processes.measure(options)]
     picks = [{"pick_us": took_us} for took_us in picks_us()]
-    small = [{"small_fleet_load_vs_jsq_simulated": small_fleet(seconds, seed)} for seed in seeds]
     figures = {
         **_figures(by_seed),
         **medians(ratios),

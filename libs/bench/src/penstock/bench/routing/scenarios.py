@@ -35,7 +35,7 @@ def largest_load(strategy: str, full: Scenario) -> float:
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         scenario = replace(full, rate_per_s=full.rate_per_s * middle)
-        if FleetSimulation(scenario, strategy).run().quantile(0.99) <= OBJECTIVE_S:
+        if FleetSimulation(scenario, strategy).keeps(OBJECTIVE_S):
             low = middle
         else:
             high = middle

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 from penstock.bench.harness.progress import say
@@ -68,12 +66,12 @@ class OfSeed(NamedTuple):
     amplification: float
 
 
-def of_seeds(strategies: Mapping[int, Sequence[str]], seconds: float) -> list[dict[str, OfSeed]]:
-    """What the strategies of each seed did, computed in a process for each core."""
+def of_seeds(
+    pool: Executor, strategies: Mapping[int, Sequence[str]], seconds: float
+) -> list[dict[str, OfSeed]]:
+    """What the strategies of each seed did, computed by the processes of a pool."""
     jobs = [(name, seconds, seed) for seed, names in strategies.items() for name in names]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        found = dict(zip(jobs, pool.map(of_seed, *zip(*jobs, strict=True)), strict=True))
+    found = dict(zip(jobs, pool.map(of_seed, *zip(*jobs, strict=True)), strict=True))
     return [
         {name: found[name, seconds, seed] for name in names} for seed, names in strategies.items()
     ]

@@ -1,4 +1,5 @@
-"""Agent runs: budgets in trees, which change broke a conversation's prefix, and what it cost.
+"""Agent runs: budgets in trees, simulated; which change broke a conversation's prefix, by the books
+of a simulated provider; what runs cost; and when a run's next step is served, simulated.
 
 Trees of agents spend a budget through three limiters that are killed, on a store whose requests and
 answers are lost; in virtual time, by seeds, which a campaign has logged.
@@ -9,16 +10,18 @@ provider, whose cache keeps prefixes as OpenAI documents it. Prefixes that the p
 keeps no longer must not be taken for breaks, nor breaks for those.
 
 The order of a run's next step among its siblings' calls is simulated; see `next_steps`. What runs
-cost is compared with the books of providers that serve a running stack; see `costs`.
+cost is compared with the books of providers that serve a running stack; see `costs`. Intervals are
+over tau-bench's tasks, and over the seeds of the simulation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.bench.harness.intervals import of_share
+from penstock.bench.harness.intervals import bootstrap, of_share
 from penstock.bench.harness.json_lines import rows
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
@@ -35,6 +38,7 @@ from penstock.service.program import loop_factory
 NEEDS_MODELS = True
 QUICK_CONVERSATIONS, QUICK_TREES = 10, 3
 SEEDS, QUICK_SEEDS = 1000, 50
+DRAWS = 1_000
 COST_RUNS, COST_CALLS, QUICK_COST_RUNS = 8, 30, 1
 COST_KINDS = ("answer", "reused", "escalation", "hedge", "failed_try", "job")
 BOUNDS = {
@@ -71,7 +75,8 @@ def run(options: Options) -> Result:
     seeds = trees.played(range(QUICK_TREES)) if options.quick else rows(trees.LOG)
     tree_figures = trees.figures_of(seeds)
     say("runs: changes injected into prompts")
-    counts = prefixes.count(conversations)
+    by_task = prefixes.count_by_task(conversations)
+    counts = prefixes.together(by_task)
     repairs, lossy = prefixes.lossy_repairs(conversations)
     say("runs: next steps behind their siblings")
     waits = next_steps.measure(range(QUICK_SEEDS if options.quick else SEEDS))
@@ -87,27 +92,22 @@ def run(options: Options) -> Result:
         "prefix_break_kinds": len(counts.injected),
         "prefix_breaks_injected": counts.injected.total(),
         "prefix_breaks_named": counts.named.total() / counts.injected.total(),
-        "prefix_cost_error": abs(counts.said_microusd / counts.booked_microusd - 1),
+        **prefixes.cost_error(by_task),
         "prefix_cost_microusd": counts.booked_microusd,
         "evictions": counts.evictions,
         "evictions_named": counts.evictions_named / max(1, counts.evictions),
         "eviction_blamed_wrongly": counts.blamed_wrongly,
         "repairs_made": repairs,
         "repairs_lossy": lossy,
-        "next_step_wait_cut": waits.cut,
-        "throughput_kept": waits.throughput_kept,
+        **next_steps.figures(waits),
     }
     context = {"conversations": len(conversations), "data": options.source(TAU_BENCH)}
     tables = (_costs(cost), _kinds(counts), _next_steps(waits))
     named = of_share(counts.named.total(), counts.injected.total(), "injected changes")
-    return Result(
-        figures,
-        BOUNDS,
-        context,
-        tables,
-        intervals={"prefix_breaks_named": named},
-        exact=COUNTS,
-    )
+    intervals = {"prefix_breaks_named": named}
+    intervals |= bootstrap(by_task, prefixes.cost_error, "tasks", DRAWS)
+    intervals |= bootstrap(waits, next_steps.figures, "seeds", DRAWS)
+    return Result(figures, BOUNDS, context, tables, intervals=intervals, exact=COUNTS)
 
 
 def _measured_costs(runs: int) -> CostFigures:
@@ -124,10 +124,15 @@ def _costs(cost: CostFigures) -> Table:
     return Table("Sends of runs whose cost was compared with the providers' books", columns, rows)
 
 
-def _next_steps(waits: Waits) -> Table:
+def _next_steps(seeds: Sequence[Waits]) -> Table:
+    waits = next_steps.sums(seeds)
+
+    def _row(waited_s: float, ended_s: float) -> tuple[float, float]:
+        return waited_s / len(seeds) * 1e3, waits.tokens / ended_s
+
     rows = (
-        ("by deadline alone", waits.by_deadline_s * 1e3, waits.by_deadline_rate),
-        ("by run, then deadline", waits.by_run_s * 1e3, waits.by_run_rate),
+        ("by deadline alone", *_row(waits.by_deadline_s, waits.by_deadline_ended_s)),
+        ("by run, then deadline", *_row(waits.by_run_s, waits.by_run_ended_s)),
     )
     columns = ("order", "ms to the next step's answer", "tokens a second")
     return Table("A run's next step behind 8 siblings of 16 calls (simulated)", columns, rows)

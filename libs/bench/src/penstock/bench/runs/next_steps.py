@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.batcher.queue.requests import NORMAL, WorkItem
 from penstock.simulation.batch_queue import CPU, FairBatching, log_normal_length, simulate
@@ -23,44 +23,49 @@ twice that.
 """
 
 
-@dataclass(frozen=True)
-class Waits:
-    """Mean seconds of a next step from its arrival to its answer, and tokens served a second."""
+class Waits(NamedTuple):
+    """One seed: seconds of its next step from its arrival to its answer, by order; when all calls
+    were served; and their tokens.
+    """
 
     by_deadline_s: float
     by_run_s: float
-    by_deadline_rate: float
-    by_run_rate: float
-
-    @property
-    def cut(self) -> float:
-        """The share of the wait that is gone."""
-        return 1 - self.by_run_s / self.by_deadline_s
-
-    @property
-    def throughput_kept(self) -> float:
-        """Throughput ÷ that of today's order."""
-        return self.by_run_rate / self.by_deadline_rate
+    by_deadline_ended_s: float
+    by_run_ended_s: float
+    tokens: int
 
 
-def measure(seeds: Sequence[int]) -> Waits:
+def figures(seeds: Sequence[Waits]) -> dict[str, float]:
+    """The share of the wait that is gone, and the throughput ÷ that of today's order."""
+    by_deadline_s, by_run_s, by_deadline_ended_s, by_run_ended_s, _ = sums(seeds)
+    return {
+        "next_step_wait_cut": 1 - by_run_s / by_deadline_s,
+        "throughput_kept": by_deadline_ended_s / by_run_ended_s,
+    }
+
+
+def sums(seeds: Sequence[Waits]) -> Waits:
+    """Each quantity over all seeds."""
+    return Waits(*map(sum, zip(*seeds, strict=True)))
+
+
+def measure(seeds: Sequence[int]) -> list[Waits]:
     """Serve the calls of each seed in both orders."""
-    waits: dict[bool, list[float]] = {True: [], False: []}
-    tokens, seconds = 0, {True: 0.0, False: 0.0}
-    for seed in seeds:
-        calls = _calls(random.Random(seed))
-        tokens += sum(call.tokens for call in calls)
-        for by_run, runs_in in waits.items():
-            arrivals = calls if by_run else [call._replace(run_id="") for call in calls]
-            served = simulate(arrivals, FairBatching(CPU), CPU)
-            step = next(call for call in arrivals if call.id == NEXT_STEP)
-            runs_in.append(served.finished_s[NEXT_STEP] - step.arrived_s)
-            seconds[by_run] += served.ended_s
+    return [_of_seed(seed) for seed in seeds]
+
+
+def _of_seed(seed: int) -> Waits:
+    calls = _calls(random.Random(seed))
+    arrived_s = next(call.arrived_s for call in calls if call.id == NEXT_STEP)
+    by_run = simulate(calls, FairBatching(CPU), CPU)
+    unnamed = [call._replace(run_id="") for call in calls]
+    by_deadline = simulate(unnamed, FairBatching(CPU), CPU)
     return Waits(
-        sum(waits[False]) / len(seeds),
-        sum(waits[True]) / len(seeds),
-        tokens / seconds[False],
-        tokens / seconds[True],
+        by_deadline.finished_s[NEXT_STEP] - arrived_s,
+        by_run.finished_s[NEXT_STEP] - arrived_s,
+        by_deadline.ended_s,
+        by_run.ended_s,
+        sum(call.tokens for call in calls),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock.bench.runs.injected import CHANGES, Prompt, prompt_of
@@ -62,6 +62,32 @@ class Counts:
     evictions: int = 0
     evictions_named: int = 0
     blamed_wrongly: int = 0
+
+
+def together(parts: Sequence[Counts]) -> Counts:
+    """The counts of all these conversations."""
+    total = Counts()
+    for part in parts:
+        for name, value in vars(part).items():
+            setattr(total, name, getattr(total, name) + value)
+    return total
+
+
+def cost_error(parts: Sequence[Counts]) -> dict[str, float]:
+    """How far Penstock's account of what the losses cost is from the provider's books, as a
+    share.
+    """
+    total = together(parts)
+    return {"prefix_cost_error": abs(total.said_microusd / total.booked_microusd - 1)}
+
+
+def count_by_task(trajectories: Iterable[Trajectory]) -> list[Counts]:
+    """The counts of each task, whose conversations are alike."""
+    tasks: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        if len(trajectory.turns) >= MIN_TURNS:
+            tasks.setdefault(trajectory.task, []).append(trajectory)
+    return [count(alike) for alike in tasks.values()]
 
 
 def count(trajectories: Iterable[Trajectory]) -> Counts:

@@ -23,20 +23,23 @@ HPA_STABLE_S = 300.0
 KPA_STABLE_S, KPA_PANIC_S, KPA_PANIC_RATIO, KPA_MAX_DOWN_RATIO = 60.0, 6.0, 2.0, 2.0
 
 
-def hpa(work: Array, step_s: float, target: float) -> Array:
+def hpa(work: Array, step_s: float, target: float, *, whole: bool = False) -> Array:
     """Return what Kubernetes' HorizontalPodAutoscaler v2 wants after each step, by its defaults.
 
-    No change within 10 %; down to the maximum of what was wanted in the last 300 s.
+    No change within 10 %; down to the maximum of what was wanted in the last 300 s. With `whole`,
+    whole instances and at least one, as it wants them.
     """
     window = max(1, round(HPA_STABLE_S / step_s) + 1)
     wanted = np.empty_like(work)
     current = float(work[0] / target)
+    if whole:
+        current = max(1.0, math.ceil(current))
     recent: list[float] = []
     for now, arrived in enumerate(work):
         ratio = float(arrived) / (max(current, 1e-9) * target)
         desired = current if abs(ratio - 1.0) <= HPA_TOLERANCE else current * ratio
         # An empty fleet measures nothing; it begins with what arrived.
-        desired = max(desired, 1e-6)
+        desired = max(1.0, math.ceil(desired)) if whole else max(desired, 1e-6)
         recent = [*recent[-(window - 1) :], desired] if window > 1 else [desired]
         current = desired if desired > current else max(recent)
         wanted[now] = current

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +14,23 @@ import numpy as np
 from penstock.bench.harness.options import Options
 from penstock.bench.scaling.reactive_rules import Array
 
+GENERATED_FROM_S = 1_700_000_000.0
+"""When a series begins that does not say."""
 QUICK_STEPS = 700
 QUICK_START = 200
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a public series is, the seconds of a step, and where its evaluation starts."""
+    """Where a public series is, the seconds of a step, where its evaluation starts, and how many
+    steps are read; 0: all.
+    """
 
     folder: str
     file: str
     step_s: float
     start: int
+    steps: int = 0
 
 
 SOURCES = {
@@ -33,7 +39,12 @@ SOURCES = {
     "taxi": Source("nab", "realKnownCause/nyc_taxi.csv", 1800.0, 30 * 48),
     "Azure conv": Source("azure-llm-2023", "conv.csv", 10.0, 90),
     "Azure code": Source("azure-llm-2023", "code.csv", 10.0, 90),
+    "AAPL": Source("nab", "realTweets/Twitter_volume_AAPL.csv", 300.0, 7 * 288, 4_500),
+    "GOOG": Source("nab", "realTweets/Twitter_volume_GOOG.csv", 300.0, 7 * 288, 4_500),
+    "Mooncake": Source("mooncake", "conversation_trace.jsonl", 10.0, 90),
 }
+UNTOUCHED = ("AAPL", "GOOG", "Mooncake")
+"""Series that nothing of the scaler was chosen with."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,16 @@ def _load(options: Options, name: str, source: Source) -> Series:
     if options.data is None or not (options.data / source.folder / source.file).exists():
         return _generated(name, source)
     path = options.data / source.folder / source.file
-    if source.folder.startswith("azure"):
-        start_s, work = _counted(path, source.step_s)
-    else:
-        start_s, work = _values(path)
-    return Series(name, start_s, source.step_s, work, source.start)
+    match source.folder:
+        case "azure-llm-2023":
+            start_s, work = _counted(_times_s(path), source.step_s)
+        case "mooncake":
+            start_s, work = _counted(_offsets_s(path), source.step_s)
+        case "nab":
+            start_s, work = _values(path)
+        case other:
+            raise ValueError(f"nobody reads a series of {other}")
+    return Series(name, start_s, source.step_s, work[: source.steps or None], source.start)
 
 
 def _values(path: Path) -> tuple[float, Array]:
@@ -82,13 +98,20 @@ def _values(path: Path) -> tuple[float, Array]:
     return _unix_s(lines[0][0]), np.array([float(line[1]) for line in lines])
 
 
-def _counted(path: Path, step_s: float) -> tuple[float, Array]:
-    """The first time and the calls in each step of a file with a line for each call.
-
-    The last step is incomplete and left out.
-    """
+def _times_s(path: Path) -> Array:
+    """When each call came, of a file with a line for each."""
     with path.open() as file:
-        at_s = np.array([_unix_s(line[0]) for line in list(csv.reader(file))[1:]])
+        return np.array([_unix_s(line[0]) for line in list(csv.reader(file))[1:]])
+
+
+def _offsets_s(path: Path) -> Array:
+    """The same of a file that tells milliseconds since its beginning, whose date is not known."""
+    lines = path.read_text().splitlines()
+    return GENERATED_FROM_S + np.array([json.loads(line)["timestamp"] / 1e3 for line in lines])
+
+
+def _counted(at_s: Array, step_s: float) -> tuple[float, Array]:
+    """The first time and the calls in each step; the last step is incomplete and left out."""
     steps = ((at_s - at_s[0]) // step_s).astype(np.int64)
     return float(at_s[0]), np.bincount(steps)[: int(steps[-1])].astype(float)
 
@@ -104,4 +127,4 @@ def _generated(name: str, source: Source) -> Series:
     day = 1.0 + 0.6 * np.sin(2 * np.pi * steps * source.step_s / 86_400.0)
     mean = 50.0 * day * np.exp(0.2 * rng.standard_normal(len(steps)))
     work = rng.poisson(mean).astype(float)
-    return Series(name, 1_700_000_000.0, source.step_s, work, source.start)
+    return Series(name, GENERATED_FROM_S, source.step_s, work, source.start)

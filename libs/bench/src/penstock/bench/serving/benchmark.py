@@ -5,7 +5,9 @@ each round; a figure is the median over the rounds. Triton runs in the peers' en
 peers`); where that is missing, its figures are absent. Our server runs as its supervisor starts it,
 Triton with its runtime's defaults. `vs_triton_as_ours_rps` gives Triton's runtime, as the loop has
 it, the one setting that ours has (`penstock.onnx.session.SLOW_FUSIONS`: a fusion that is slower on
-a CPU is disabled).
+a CPU is disabled). It is Triton with its Python back end, which is all that NVIDIA's wheel for pip
+(`nvidia-pytriton`) carries: Triton's own onnxruntime back end comes with NVIDIA's containers only
+and could not be had here, so nothing is said of it.
 
 `of_bare_runtime` compares requests of one text with a loop over batches of 32, so three things are
 in it: the RPC, the client on the same cores, and what a batch of 32 saves on this CPU.
@@ -105,13 +107,13 @@ async def _run(options: Options) -> Result:
     bare = BareLoops(folder / "model.onnx", threads, requests)
     async with contextlib.AsyncExitStack() as running:
         sides = {OURS: await running.enter_async_context(our_server(home_folder(), MODEL, threads))}
-        notes = _busy_note(os.getloadavg()[0], threads)
+        notes, not_run = _busy_note(os.getloadavg()[0], threads), ""
         try:
             for name, disabled in ((TRITON, ()), (TRITON_AS_OURS, SLOW_FUSIONS)):
                 triton = triton_server(folder / "model.onnx", threads, disabled)
                 sides[name] = await running.enter_async_context(triton)
         except PeerAbsent as absent:
-            notes += (f"Triton is absent: {absent}",)
+            not_run = f"Triton, which is absent: {absent}."
         echo = await running.enter_async_context(echo_server())
         rounds = await _measure(options, requests, bare, sides, echo)
     context = {
@@ -124,7 +126,15 @@ async def _run(options: Options) -> Result:
     figures = medians(ratios) | _cosines(rounds)
     bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
     intervals = bootstrap(ratios, medians, "rounds")
-    return Result(figures, bounds, context, (_table(rounds),), notes=notes, intervals=intervals)
+    return Result(
+        figures,
+        bounds,
+        context,
+        (_table(rounds),),
+        notes=notes,
+        intervals=intervals,
+        not_run=not_run,
+    )
 
 
 async def _measure(

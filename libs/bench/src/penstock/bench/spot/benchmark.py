@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from penstock.bench.harness.intervals import bootstrap, means, of_share
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.pool import process_per_core
 from penstock.bench.harness.report import Bound, Plot, Result, Table
 from penstock.bench.spot import notices
 from penstock.scaler.spot.placement_rule import SpotPolicy
@@ -79,9 +80,11 @@ Rows = dict[str, dict[str, float]]
 def run(options: Options) -> Result:
     seeds = SEEDS[:1] if options.quick else SEEDS
     markets = [generate_market(seed, QUICK_DAYS if options.quick else DAYS) for seed in seeds]
-    by_market = [_on_market(market) for market in markets]
-    # The solver runs a thousand times for each market, so one market has to do.
-    solved = simulate(markets[0], NEED, DEFAULT, 1, SolverSettings()).figures(NEED)
+    with process_per_core() as pool:
+        # The solver runs a thousand times for each market, so one market has to do.
+        solving = pool.submit(simulate, markets[0], NEED, DEFAULT, 1, SolverSettings())
+        by_market = list(pool.map(_on_market, markets))
+        solved = solving.result().figures(NEED)
     traces = _on_traces(options)
     loss = notices.measure(options)
     figures = _figures(by_market)

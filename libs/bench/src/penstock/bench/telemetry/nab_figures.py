@@ -41,7 +41,7 @@ class JudgedFile:
         null: the score without any alert.
         left_out: with the level that is best on the other groups of files.
         static: windows hit and false alerts of the two static rules, rules x levels x 2.
-        took_s: seconds of scoring all rows.
+        took_s: processor seconds of scoring all rows.
         rows: their number.
     """
 
@@ -100,7 +100,7 @@ def _static_false_alerts(files: Sequence[JudgedFile], windows_hit: int) -> int:
 
 @dataclass(frozen=True)
 class Scored:
-    """The detector's score of each row, and the seconds that it took, deciding included."""
+    """The score of each row, and the processor seconds that scoring took, deciding included."""
 
     scores: Sequence[float]
     took_s: float
@@ -108,12 +108,12 @@ class Scored:
 
 def _scored(stream: Stream) -> Scored:
     detector, scores = NoveltyStream(), []
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     for value in stream.values:
         score = detector.score(value)
         detector.should_alert(score)
         scores.append(score)
-    return Scored(scores, time.perf_counter() - began_s)
+    return Scored(scores, time.process_time() - began_s)
 
 
 def _alerts(scored: Scored, level_nats: float = ALERT_LEVEL_NATS) -> list[int]:

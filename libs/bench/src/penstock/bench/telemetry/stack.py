@@ -14,7 +14,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,13 @@ from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.api.telemetry.v1 import telemetry_pb2_grpc
 from penstock.bench.harness.progress import say
 from penstock.bench.telemetry.faulty_instances import (
-    INTENT_MODEL,
     MODELS,
     PRICES,
     FaultyInstances,
     faulty_instances,
 )
-from penstock.bench.telemetry.replay import FEATURES, KINDS
+from penstock.bench.telemetry.replay import DURATION_FACTORS, KINDS
+from penstock.bench.telemetry.stack_findings import InjectedFault, StackRun
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
@@ -43,7 +43,6 @@ from rich.console import Console
 
 TENANT = "bench"
 KEY = "psk-bench-anomalies"
-SERVICES = ("router", "cache", "limiter", "batcher", "inference-onnx-quantized")
 STREAM_COUNT_METRIC = "penstock.anomaly.streams"
 NO_FAULT = ""
 RATES_PER_S = {
@@ -54,10 +53,6 @@ RATES_PER_S = {
     NO_FAULT: 2.0,
 }
 """Requests a second for the model of each kind of fault, and for the default model."""
-DURATION_FACTORS = {"cache poisoning": 2.5}
-"""How many times longer a kind lasts: one hit in fifty is audited, so evidence of wrong answers
-takes minutes to accumulate.
-"""
 TIMEOUT_S = 10.0
 
 
@@ -81,84 +76,6 @@ class Schedule:
     def duration_s(self, kind: str) -> float:
         """Length of a fault of a kind."""
         return self.fault_s * DURATION_FACTORS.get(kind, 1.0)
-
-
-@dataclass(frozen=True)
-class InjectedFault:
-    """A fault that was injected: its kind, and its begin and end in Unix seconds."""
-
-    kind: str
-    from_s: float
-    to_s: float
-
-    def detection_delay_s(self, updates: Sequence[pb.Incident]) -> float | None:
-        """Seconds until an incident named a feature that this fault changes, in its own model.
-
-        None where no incident did during the fault. An incident that was open and named the feature
-        before the fault does not count, one that had closed and opens again does.
-        """
-        before = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
-        already_named = {
-            row.id: self._named(row)
-            for row in before.values()
-            if row.state == pb.INCIDENT_STATE_OPEN
-        }
-        delays_s = [
-            row.last_unix_ms / 1e3 - self.from_s
-            for row in updates
-            if self.from_s <= row.last_unix_ms / 1e3 <= self.to_s
-            and self._named(row) - already_named.get(row.id, set())
-        ]
-        return min(delays_s, default=None)
-
-    def _named(self, incident: pb.Incident) -> set[tuple[str, str]]:
-        """(subject, feature) pairs of the incident that this fault explains."""
-        model = MODELS.get(self.kind, INTENT_MODEL)
-        return {
-            (part.subject, part.feature)
-            for part in incident.contributions
-            if model in part.subject.split()
-            and any(word in part.feature for word in FEATURES[self.kind])
-        }
-
-
-@dataclass(frozen=True)
-class StackRun:
-    """What a run showed.
-
-    Attributes:
-        faults: in the order of injection.
-        updates: incidents as they opened and changed, in order.
-        seconds: length of the run.
-        requests: number of requests sent.
-        metric_streams: number of metric streams that were watched.
-        aftermath_s: see Schedule.
-        host_load: mean load average of the machine; other work on it slows the stack too.
-    """
-
-    faults: Sequence[InjectedFault]
-    updates: Sequence[pb.Incident]
-    seconds: float
-    requests: int
-    metric_streams: float
-    aftermath_s: float
-    host_load: float = 0.0
-
-    @property
-    def service_hours(self) -> float:
-        """Hours of the run, summed over the services."""
-        return self.seconds * len(SERVICES) / 3600.0
-
-    def false_alerts(self) -> list[pb.Incident]:
-        """Incidents opened neither during a fault nor in its aftermath."""
-        incidents = {row.id: row for row in self.updates}.values()
-        return [incident for incident in incidents if not self._is_explained(incident)]
-
-    def _is_explained(self, incident: pb.Incident) -> bool:
-        opened_s = incident.opened_unix_ms / 1e3
-        return any(
-            fault.from_s <= opened_s <= fault.to_s + self.aftermath_s for fault in self.faults
-        )
 
 
 def run_with_faults(models: Path, schedule: Schedule, seed: int) -> StackRun:

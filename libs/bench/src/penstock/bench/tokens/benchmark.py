@@ -1,4 +1,5 @@
-"""The prompt optimiser: input cost under provider prefix caching, tokens saved, nothing broken.
+"""The prompt optimiser: input cost under a simulated provider's prefix caching, tokens saved,
+nothing broken.
 
 Conversations are tau-bench trajectories, each assistant turn one call. `volatile_head` sends them
 as many agents do: a clock and an id at the head of the system prompt, and the tools in changing

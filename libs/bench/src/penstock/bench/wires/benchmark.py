@@ -60,7 +60,7 @@ def run(options: Options) -> Result:
         figures |= cpu_figures
     if options.part in ("", "cases"):
         say("wires: reported faults")
-        figures |= cases.figures(failures)
+        figures |= cases.figures(failures, quick=options.quick)
     tables = (
         [Table("Damaged streams of this run, by kind", campaign.COLUMNS, counts)] if counts else []
     )

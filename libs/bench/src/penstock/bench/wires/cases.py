@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+from penstock.bench.harness.marked_tests import run_marked
 from penstock.bench.reading.sources.tree import repository
 
-PLUGIN = "penstock.bench.wires.case_report"
-REPORT_VARIABLE = "PENSTOCK_WIRE_CASES"
+MARK = "wire_case"
+TESTS, QUICK_TESTS = Path("tests"), Path("tests/router/wires")
 
 
-def figures(failures: list[str]) -> dict[str, int]:
-    """How many of the cases have tests, and of how many a test fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cases.json"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "wire_case", "-p", PLUGIN]
-        command += ["-p", "no:cacheprovider", str(repository() / "tests")]
-        environment = {**os.environ, REPORT_VARIABLE: str(path)}
-        subprocess.run(
-            command, cwd=repository(), env=environment, check=False, stdout=subprocess.DEVNULL
-        )
-        cases: dict[str, list[str]] = json.loads(path.read_text())
-    failed = {number: tests for number, tests in cases.items() if tests}
-    failures += [f"case {number}: {test}" for number, tests in failed.items() for test in tests]
-    return {"cases": len(cases), "cases_failed": len(failed)}
+def figures(failures: list[str], *, quick: bool = False) -> dict[str, int]:
+    """How many of the cases have tests, and of how many a test fails or none can be run."""
+    found = run_marked(MARK, repository() / (QUICK_TESTS if quick else TESTS))
+    failed = (*found.failed, *found.skipped)
+    failures += [f"case {number}" for number in failed]
+    return {"cases": len(found.passed) + len(failed), "cases_failed": len(failed)}

@@ -166,9 +166,12 @@ def state(key: pb.Key, now_ms: float) -> str:
     return f"ends in {duration(left_s)}" if left_s > 0 else "expired"
 
 
-def _scope(tasks: tuple[str, ...], ceiling: str, **fields: Any) -> pb.KeyScope:
+def _scope(
+    tasks: tuple[str, ...], ceiling: str, team: str, user: str, **fields: Any
+) -> pb.KeyScope:
     numbers: Any = [KINDS[name] for name in tasks]
-    return pb.KeyScope(tasks=numbers, priority_ceiling=PRIORITIES[ceiling], **fields)
+    priority = PRIORITIES[ceiling]
+    return pb.KeyScope(tasks=numbers, priority_ceiling=priority, team=team, user=user, **fields)
 
 
 async def _call(session: Session, method: str, request: Any) -> Any:

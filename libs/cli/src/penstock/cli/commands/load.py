@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import click
 from penstock.cli.commands.texts import texts_of
@@ -12,7 +12,7 @@ from penstock.cli.load.open_loop import Arrivals, LoadResult, due_times_s, run_o
 from penstock.cli.load.report import load_data, load_report
 from penstock.cli.options import Command, with_session
 from penstock.cli.session import Session
-from penstock.client import Penstock
+from penstock.client import Penstock, Run
 from penstock.service.clock import SystemClock
 
 TIMEOUT_S = 30.0
@@ -22,13 +22,21 @@ LABELS = {
     "refund": ["I want my money back", "you charged me twice"],
 }
 DOCUMENTS = [text for texts in LABELS.values() for text in texts]
-TASKS = ("embed", "classify", "rerank", "generate")
+TASKS: Mapping[str, Callable[[Penstock, str, str, Run], Awaitable[object]]] = {
+    "embed": lambda client, text, model, run: client.embed([text], model=model, run=run),
+    "classify": lambda client, text, model, run: client.classify(
+        [text], LABELS, model=model, run=run
+    ),
+    "rerank": lambda client, text, model, run: client.rerank(text, DOCUMENTS, model=model, run=run),
+    "generate": lambda client, text, model, run: client.generate(text, model=model, run=run),
+}
+"""The calls of each task for a text."""
 
 
 @click.command(cls=Command)
 @click.argument("texts", nargs=-1)
 @click.option("--file", help="file of texts to send in turn, one a line; - is standard input")
-@click.option("--task", type=click.Choice(TASKS), default="embed", show_default=True)
+@click.option("--task", type=click.Choice(tuple(TASKS)), default="embed", show_default=True)
 @click.option("--model", default="", help="model to use; default: the router's")
 @click.option(
     "--rate",
@@ -100,19 +108,11 @@ def _sender(
     all others unless `repeat`.
     """
 
+    call = TASKS[task]
+
     async def send(number: int) -> object:
         text = texts[number % len(texts)]
         text = text if repeat else f"{text} #{number}"
-        run = session.run(TIMEOUT_S, "load")
-        match task:
-            case "embed":
-                return await client.embed([text], model=model, run=run)
-            case "classify":
-                return await client.classify([text], LABELS, model=model, run=run)
-            case "rerank":
-                return await client.rerank(text, DOCUMENTS, model=model, run=run)
-            case "generate":
-                return await client.generate(text, model=model, run=run)
-        raise ValueError(f"{task} is not a task of this command")
+        return await call(client, text, model, session.run(TIMEOUT_S, "load"))
 
     return send

@@ -19,6 +19,7 @@ STOP_REASONS = {
     pb.FINISH_REASON_REFUSED: "refusal",
     pb.FINISH_REASON_PAUSED: "pause_turn",
 }
+REFUSALS = (pb.FINISH_REASON_FILTERED, pb.FINISH_REASON_REFUSED)
 
 
 class Ending(NamedTuple):
@@ -42,7 +43,7 @@ def stop_fields(ending: Ending) -> Json:
     if ending.finish_reason == pb.FINISH_REASON_LENGTH and ending.stop_reason == CONTEXT_WINDOW:
         reason = CONTEXT_WINDOW
     details: Json | None = None
-    if reason == "refusal":
+    if ending.finish_reason in REFUSALS:
         details = {"type": "refusal", "category": None, "explanation": ending.refusal or None}
     return {
         "stop_reason": reason,

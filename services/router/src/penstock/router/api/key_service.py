@@ -50,7 +50,8 @@ class KeyServicer:
             raise invalid("ttl_ms", f"must lie between 0 and {MAX_TTL_MS}")
         now = unix_ms(self._clock)
         key = pb.Key(id=new_id(), scope=request.scope, note=request.note, created_unix_ms=now)
-        key.scope.priority_ceiling = key.scope.priority_ceiling or NORMAL  # type: ignore[assignment]
+        if not key.scope.priority_ceiling:
+            key.scope.priority_ceiling = NORMAL  # type: ignore[assignment]  # a number of it
         key.expires_unix_ms = now + request.ttl_ms if request.ttl_ms else 0
         text = new_text(key.id)
         with _store_faults():

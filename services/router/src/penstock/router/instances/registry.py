@@ -76,6 +76,10 @@ class Registry:
         """Those whose registration the store does not have: it is written with their next
         heartbeat, which one that has deregistered elsewhere does not send.
         """
+        self._vanished: set[str] = set()
+        """Those that were taken for deregistered, since the store had lost them and they send no
+        heartbeats here.
+        """
         self.shared = store is not None
         self._is_read = store is None
         self._complete_at_s = clock.monotonic() + settings.lease_ms / 1e3
@@ -214,13 +218,18 @@ class Registry:
 
     def _drain_as_elsewhere(self, draining: Set[str], names: Set[str]) -> None:
         """Stop sending to what another router drains, and to what was deregistered there and sends
-        no heartbeats here.
+        no heartbeats here; begin again where the store had only lost it for a time.
         """
         now = self._clock.monotonic()
         for instance_id, member in self.members.items():
             silent_s = now - self._heard_at.get(instance_id, -math.inf)
             silent = silent_s > self._settings.lease_ms / 1e3
-            if instance_id in draining or (instance_id not in names and silent):
+            if instance_id in names and instance_id in self._vanished:
+                self._vanished.discard(instance_id)
+                member.leaving = False
+            if instance_id not in names and silent:
+                self._vanished.add(instance_id)
+            if instance_id in draining or instance_id in self._vanished:
                 member.leaving, member.settled = True, False
 
     def _adopt_shared(self, name: str, value: bytes | str) -> None:
@@ -276,7 +285,7 @@ class Registry:
             self._place(member, set())
         for table in (self.members, self.registered, self._lease_until, self._heard_at, self.since):
             table.pop(instance_id, None)
-        for ids in (self._owned, self._renewed, self._unshared):
+        for ids in (self._owned, self._renewed, self._unshared, self._vanished):
             ids.discard(instance_id)
         self._gone.add(instance_id)
 

@@ -39,13 +39,13 @@ def cost_cut(pairs: Sequence[tuple[Play, Play]], sheet: PriceSheet) -> Estimate:
     after: dict[str, float] = defaultdict(float)
     for one, other in pairs:
         for play, costs in ((one, before), (other, after)):
-            for cluster, cost in _costs(play, sheet).items():
+            for cluster, cost in costs_by_cluster(play, sheet).items():
                 costs[cluster] += cost
     names = sorted(before.keys() | after.keys())
     first, second = (
         np.array([costs.get(name, 0.0) for name in names]) for costs in (before, after)
     )
-    return _estimate(len(names), lambda at: float(1 - second[at].sum() / first[at].sum()))
+    return estimate(len(names), lambda at: float(1 - second[at].sum() / first[at].sum()))
 
 
 def calls_saved(play: Play, beyond: Mapping[str, int] | None = None) -> Estimate:
@@ -57,7 +57,7 @@ def calls_saved(play: Play, beyond: Mapping[str, int] | None = None) -> Estimate
     names = sorted(sent)
     fewer = np.array([other.get(name, 0) - asked.get(name, 0) for name in names])
     calls = np.array([sent[name] for name in names])
-    return _estimate(len(names), lambda at: float(fewer[at].sum() / calls[at].sum()))
+    return estimate(len(names), lambda at: float(fewer[at].sum() / calls[at].sum()))
 
 
 def latency_cut(before: Play, after: Play, middle: Callable[[Floats], float]) -> Estimate:
@@ -73,7 +73,41 @@ def latency_cut(before: Play, after: Play, middle: Callable[[Floats], float]) ->
         )
         return float(1 - next(ends) / next(ends))
 
-    return _estimate(len(names), cut)
+    return estimate(len(names), cut)
+
+
+class TimedCall(NamedTuple):
+    """What a call took at the provider, and how much longer at its caller."""
+
+    cluster: str
+    took_ms: float
+    added_ms: float
+
+
+def timed_calls(play: Play) -> list[TimedCall]:
+    """The calls that reached the provider."""
+    clusters = clusters_of(play.workload)
+    took = {(note.run, note.call): note.took_ms for note in play.noted}
+    return [
+        TimedCall(clusters[each.run], took_ms, each.latency_ms - took_ms)
+        for each in play.answered
+        if (took_ms := took.get((each.run, each.call))) is not None
+    ]
+
+
+def added_share(play: Play) -> Estimate:
+    """What calls take longer than at the provider, as a share of what they take there; medians."""
+    by_cluster: dict[str, list[TimedCall]] = defaultdict(list)
+    for call in timed_calls(play):
+        by_cluster[call.cluster].append(call)
+    clusters = list(by_cluster.values())
+
+    def share(at: Iterable[int]) -> float:
+        calls = [call for place in at for call in clusters[place]]
+        took_ms = statistics.median(call.took_ms for call in calls)
+        return statistics.median(call.added_ms for call in calls) / took_ms
+
+    return estimate(len(clusters), share)
 
 
 def median(values: Floats) -> float:
@@ -96,7 +130,9 @@ def clusters_of(workload: Workload) -> Mapping[str, str]:
     return {run.name: run.cluster for run in workload.runs}
 
 
-def _estimate(clusters: int, statistic: Callable[[Positions], float]) -> Estimate:
+def estimate(clusters: int, statistic: Callable[[Positions], float]) -> Estimate:
+    """A figure of so many clusters by their positions, and its interval."""
+
     def of_drawn(places: Sequence[int]) -> Mapping[str, float]:
         return {FIGURE: statistic(np.array(places))}
 
@@ -104,7 +140,8 @@ def _estimate(clusters: int, statistic: Callable[[Positions], float]) -> Estimat
     return Estimate(statistic(np.arange(clusters)), intervals.get(FIGURE))
 
 
-def _costs(play: Play, sheet: PriceSheet) -> dict[str, float]:
+def costs_by_cluster(play: Play, sheet: PriceSheet) -> dict[str, float]:
+    """What the provider charges for the runs of each cluster."""
     clusters = clusters_of(play.workload)
     costs: dict[str, float] = defaultdict(float)
     for note in play.noted:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from penstock.bench.agent_replay.findings.costs import (
     Estimate,
+    added_share,
     calls_saved,
     cost_cut,
     latency_cut,
     mean,
     median,
+    timed_calls,
 )
 from penstock.bench.agent_replay.findings.ledger import ledger_error
 from penstock.bench.agent_replay.findings.reuse import Audit, audit, wrong_answers
@@ -110,24 +112,13 @@ def low_end(name: str, estimate: Estimate) -> Figures:
 
 def added(arms: ByArm) -> Figures:
     """What Penstock with everything off adds to calls whose times are not divided."""
-    off, direct = (_added_ms(arms[arm.name]) for arm in (OFF, DIRECT))
-    took_ms = statistics.median(note.took_ms for note in arms[OFF.name].noted)
+    off, direct = (arms[arm.name] for arm in (OFF, DIRECT))
     return {
-        "p0_added_p50_share": statistics.median(off) / took_ms,
-        "p0_added_p50_ms": statistics.median(off),
-        "d0_added_p50_ms": statistics.median(direct),
-        "upstream_p50_ms": took_ms,
+        "p0_added_p50_share": added_share(off),
+        "p0_added_p50_ms": statistics.median(call.added_ms for call in timed_calls(off)),
+        "d0_added_p50_ms": statistics.median(call.added_ms for call in timed_calls(direct)),
+        "upstream_p50_ms": statistics.median(call.took_ms for call in timed_calls(off)),
     }
-
-
-def _added_ms(play: Play) -> list[float]:
-    """What each call took longer than at the provider."""
-    took = {(note.run, note.call): note.took_ms for note in play.noted}
-    return [
-        each.latency_ms - took[each.run, each.call]
-        for each in play.answered
-        if (each.run, each.call) in took
-    ]
 
 
 def as_recorded(high: ByArm, low: ByArm) -> Figures:

@@ -166,7 +166,9 @@ def _arms(plays: Plays) -> Table:
 def _styles(plays: Plays) -> Table:
     rows: list[tuple[str | Number, ...]] = []
     for number, style in enumerate(STYLES):
-        arms = plays[f"w2-{number}"]
+        arms = plays.get(f"w2-{number}")
+        if arms is None:
+            continue
         direct = arms[DIRECT.name]
         cuts = {name: cost_cut([paired(direct, play)], WRITES_COST) for name, play in arms.items()}
         by_hand = cuts[CAREFUL.name].value if CAREFUL.name in cuts else "–"
@@ -180,6 +182,8 @@ def _styles(plays: Plays) -> Table:
 def _repeats(plays: Plays) -> Table:
     rows: list[tuple[str | Number, ...]] = []
     for name, zipf in ZIPFS.items():
+        if name not in plays:
+            continue
         whole = plays[name][DEFAULTS.name]
         play = whole.only(whole.whole_runs)
         saved = calls_saved(play)

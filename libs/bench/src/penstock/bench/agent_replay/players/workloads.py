@@ -60,6 +60,8 @@ class Sizes:
         closed: closed answers of each other workload.
         embedded: texts.
         timed_runs: conversations whose times are not divided.
+        styles: of heads, at most.
+        exponents: of the closed answers' repeats.
     """
 
     runs: int
@@ -69,10 +71,12 @@ class Sizes:
     closed: int
     embedded: int
     timed_runs: int
+    styles: int
+    exponents: tuple[str, ...]
 
 
-FULL = Sizes(64, 30, 14, 3_000, 800, 700, 20)
-QUICK = Sizes(8, 4, 4, 120, 60, 100, 2)
+FULL = Sizes(64, 30, 14, 3_000, 800, 700, 20, len(STYLES), tuple(ZIPFS))
+QUICK = Sizes(6, 3, 3, 80, 40, 60, 2, 2, (CLOSED,))
 ABLATED = {"w1": "", "w2": "block of XML"}
 """The style of head, by the part of the replay."""
 Plan = tuple[Workload, tuple[Arm, ...]]
@@ -110,7 +114,7 @@ def with_heads(options: Options, tokens: PromptTokens) -> list[Plan]:
     """W2: the same with volatile heads, a workload for each style."""
     runs = [first_calls(run, HEAD_CALLS) for run in recorded(options)[: sizes(options).head_runs]]
     plans: list[Plan] = []
-    for number, style in enumerate(STYLES):
+    for number, style in enumerate(list(STYLES)[: sizes(options).styles]):
         styled = [replace(run, head=style) for run in runs]
         made = _workload(f"w2-{number}", styled, tokens, (AZURE, HIGH_LOAD), options)
         arms = (*THREE, CAREFUL) if style in BY_HAND else THREE
@@ -128,7 +132,8 @@ def closed(options: Options, tokens: PromptTokens) -> list[Plan]:
     """W3: closed answers by the exponent of their repeats."""
     asked, size = closed_answers.questions(options), sizes(options)
     plans: list[Plan] = []
-    for name, zipf in ZIPFS.items():
+    for name in size.exponents:
+        zipf = ZIPFS[name]
         compared = name == CLOSED
         count = min(size.compared if compared else size.closed, len(asked))
         runs = closed_answers.drawn(asked, count, zipf)

@@ -51,6 +51,11 @@ EXEMPT = {
     "_cannot_write": "Redis gives its error codes in the error's text and nowhere else",
     "WorkStream._make_group": "Redis says in the text alone that a consumer group exists already",
     "read_file": "joins the lines of PyYAML's text for its reader; decides nothing",
+    "_changed_lines": "compares a caller's prompts line by line",
+    "reason_for": "some providers say what failed in the error's text and nowhere else",
+    "retry_delay_s": "some providers say how long to wait in the error's text and nowhere else",
+    "ContentPolicy.clean_span": "leaves out the text of a sender's status unless it is a code",
+    "_with_wire_field": "calls a field as the wire does where the text begins with it",
 }
 """Functions that parse what others wrote, by qualified name, and why they have to."""
 
