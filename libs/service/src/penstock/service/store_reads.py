@@ -83,7 +83,8 @@ class StoreReads:
         return await asyncio.shield(self._connecting)
 
     async def _connected(self, pool: BlockingConnectionPool) -> AbstractConnection:
-        self._connection = connection = await pool.get_connection()
+        connection: AbstractConnection = await pool.get_connection()
+        self._connection = connection
         self._reading.start(self._read(connection, pool), "read the store's replies")
         return connection
 
