@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -184,6 +185,21 @@ async def test_a_server_that_stops_lets_its_streams_end(echo: Echo) -> None:
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1:7000", "host:7000", "unix:/tmp/x", "127.0.0.1:0"])
-def test_only_loopback_addresses_have_such_a_socket(address: str) -> None:
+async def test_a_service_at_a_unix_socket_has_one_for_frames_beside_it(
+    echo: Echo, tmp_path: Path
+) -> None:
+    listen = f"unix:{tmp_path}/s"
+    beside = tmp_path / "s.frames"
+    beside.touch()  # left behind by a process that ended
+    async with serving([Endpoint(INFERENCE, echo, internal(TOKEN))], listen) as server:
+        (tmp_path / "s").unlink()  # so nobody gets to the port itself
+        async with calling(server.address) as peer:
+            assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1:7000", "host:7000", f"unix:/{'x' * 100}", "127.0.0.1:0"]
+)
+def test_only_addresses_of_this_machine_have_such_a_socket(address: str) -> None:
     assert socket_name(address) == ""

@@ -167,11 +167,13 @@ class GrpcServer:
         """Take item streams of this machine's services over a socket beside the port, unless others
         share the port, nobody of this machine reaches it, or TLS is demanded.
         """
-        host = self.address.rpartition(":")[0]
-        if self._settings.tls is not None or self._settings.cell or host not in LOCAL_HOSTS:
+        address = self.address
+        if address.rpartition(":")[0] in LOCAL_HOSTS:
+            address = f"{LOOPBACK[0]}:{self.port}"
+        if self._settings.tls is not None or self._settings.cell:
             return
         services = {each.name: each.exchange for each in self._handlers if each.has_local_streams}
-        self._frames = FramePort(f"{LOOPBACK[0]}:{self.port}", services)
+        self._frames = FramePort(address, services)
         await self._frames.start()
 
     def _add_port(self, address: str) -> int:

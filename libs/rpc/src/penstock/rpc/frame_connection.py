@@ -3,14 +3,15 @@
 gRPC's Python server and client wake a thread of their own for each event of a stream, which then
 wakes the event loop. Between processes of one user on one machine the loop can read the socket
 itself. So a service that listens on a loopback port also listens on an abstract unix socket named
-after that port, and item streams go there; everything else, and whoever comes from elsewhere, goes
-to the port. The frames are those of `Exchange`.
+after that port, and one that listens on a unix socket also on another one beside it. Item streams
+go there; everything else, and whoever comes from elsewhere, goes to the port. The frames are those
+of `Exchange`.
 
 A frame is five bytes, its length and its kind, and then its content. The caller begins with its
 greeting: the service and the metadata that gRPC would carry. The callee answers with a status, OK
 or why it refuses the stream, and ends a stream that it gives up with another one.
 
-Abstract names belong to the network namespace, as ports do. Both sides check that the other one is
+Abstract names belong to the network namespace, as ports do, and paths to the file system. Both sides check that the other one is
 of their own user; what a caller may do is decided by its metadata, as at the port.
 """
 
@@ -48,10 +49,17 @@ class Part(NamedTuple):
     content: bytes
 
 
+MAX_PATH_BYTES = 107
+"""Of a socket's path, with the zero at its end (unix(7))."""
+
+
 def socket_name(address: str) -> str:
-    """The abstract socket beside a `host:port` of this machine; empty for other addresses, and
-    where there are no abstract sockets.
+    """The socket for frames beside a loopback `host:port` or a `unix:/path`: an abstract name,
+    which begins with a zero, or a path. Empty where there can be none.
     """
+    if address.startswith("unix:/") and sys.platform == "linux":
+        beside = f"{address.removeprefix('unix:')}.frames"
+        return beside if len(beside.encode()) <= MAX_PATH_BYTES else ""
     host, _, port = address.rpartition(":")
     local = sys.platform == "linux" and host in LOOPBACK and port.isdecimal() and port != "0"
     return f"\0penstock-frames-{port}" if local else ""

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -61,7 +62,7 @@ class FramePort:
     """Listens beside a port. Owner: whoever started it must `stop` it.
 
     Args:
-        address: `host:port` of the port that it stands beside.
+        address: `host:port` or `unix:/path` of the port that it stands beside.
         services: what serves the streams of each service, by its full name.
     """
 
@@ -78,18 +79,25 @@ class FramePort:
             return
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            self._remove_path()  # of a process that has ended: the port beside it is ours
             listener.bind(self._name)
         except OSError as error:
             listener.close()
-            log.warning("no item streams over %s: %s", self._name[1:], error)
+            log.warning("no item streams over %s: %s", self._name.lstrip("\0"), error)
             return
         loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         self._server = await loop.create_unix_server(self._accept, sock=listener)
 
+    def _remove_path(self) -> None:
+        if not self._name.startswith("\0"):
+            Path(self._name).unlink(missing_ok=True)
+
     def refuse(self) -> None:
         """Take no more streams."""
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None:
+            self._remove_path()
+            server.close()
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Take no more streams, give those that are open `grace_s` seconds, end them."""
