@@ -48,9 +48,7 @@ class Receiver(
 
 def _service(each: Any) -> str:
     (name,) = (
-        pair.value.string_value
-        for pair in each.resource.attributes
-        if pair.key == "service.name"
+        pair.value.string_value for pair in each.resource.attributes if pair.key == "service.name"
     )
     return str(name)
 

@@ -160,9 +160,9 @@ async def test_a_public_service_is_called_at_its_port(echo: Echo) -> None:
     def anybody(metadata: Metadata) -> Call:
         return Call(Principal("acme", key_id="k"))
 
-    async with serving([Endpoint(INFERENCE, echo, anybody, public=True)]) as server:
-        async with calling(server.address) as peer:
-            assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
+    endpoint = Endpoint(INFERENCE, echo, anybody, public=True)
+    async with serving([endpoint]) as server, calling(server.address) as peer:
+        assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
 
 
 async def test_a_service_that_does_not_take_frames_is_told_apart(address: str) -> None:
@@ -176,12 +176,12 @@ async def test_a_service_that_does_not_take_frames_is_told_apart(address: str) -
 
 
 async def test_a_server_that_stops_lets_its_streams_end(echo: Echo) -> None:
-    async with serving([Endpoint(INFERENCE, echo, internal(TOKEN))]) as server:
-        async with calling(server.address) as peer:
-            assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
-            await server.stop(1.0)
-            with pytest.raises(Fault) as caught:
-                await peer.call("Compute", ASK, Call())
+    endpoint = Endpoint(INFERENCE, echo, internal(TOKEN))
+    async with serving([endpoint]) as server, calling(server.address) as peer:
+        assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
+        await server.stop(1.0)
+        with pytest.raises(Fault) as caught:
+            await peer.call("Compute", ASK, Call())
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 

@@ -54,8 +54,7 @@ class Exporter:
         self._sources: list[ExportSource] = []
         self._leaving: list[tuple[ExportSource, threading.Event]] = []
         self._wake = threading.Event()
-        self.is_ending = False
-        """Whether the last source has left."""
+        self._ending = threading.Event()
         self._rounds = 0
         self.is_failing = False
         """Whether the last export failed."""
@@ -87,6 +86,11 @@ class Exporter:
                 old.shutdown()
             self._spans, self._metrics = self._connect()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the last source has left."""
+        return self._ending.is_set()
+
     def join(self, source: ExportSource) -> None:
         """Export a source from now on. Whoever joins it must `leave`."""
         with self._lock:
@@ -105,7 +109,8 @@ class Exporter:
         done.wait(timeout_s)
         with self._lock:
             self._sources.remove(source)
-            self.is_ending = not self._sources
+            if not self._sources:
+                self._ending.set()
         if self.is_ending:
             self._end(timeout_s)
 
@@ -116,12 +121,12 @@ class Exporter:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while not self.is_ending:
+        while not self._ending.is_set():
             self._wake.wait(until_tick_s(time.monotonic(), self._interval_s))
             self._wake.clear()
             with self._lock:
                 sources, leaving, self._leaving = tuple(self._sources), self._leaving, []
-            if self.is_ending:
+            if self._ending.is_set():
                 return
             self._renew()
             self._export_spans(sources)

@@ -1,5 +1,4 @@
-"""What one service of a process has to export, under its own resource; see `penstock.otel.export`.
-"""
+"""What one service of a process exports, under its own resource; see `penstock.otel.export`."""
 
 from __future__ import annotations
 
@@ -62,9 +61,7 @@ class ExportSource:
         of_process: whose the metrics of the process are; None: another service exports them.
     """
 
-    def __init__(
-        self, recorder: Recorder, resource: Resource, of_process: Resource | None
-    ) -> None:
+    def __init__(self, recorder: Recorder, resource: Resource, of_process: Resource | None) -> None:
         self.recorder = recorder
         self.sender = SenderMessage()
         """The resource as spans carry it."""

@@ -11,8 +11,9 @@ A frame is five bytes, its length and its kind, and then its content. The caller
 greeting: the service and the metadata that gRPC would carry. The callee answers with a status, OK
 or why it refuses the stream, and ends a stream that it gives up with another one.
 
-Abstract names belong to the network namespace, as ports do, and paths to the file system. Both sides check that the other one is
-of their own user; what a caller may do is decided by its metadata, as at the port.
+Abstract names belong to the network namespace, as ports do, and paths to the file system. Both
+sides check that the other one is of their own user; what a caller may do is decided by its
+metadata, as at the port.
 """
 
 from __future__ import annotations

@@ -164,7 +164,6 @@ class ItemStreamPeer:
                 self._failures = 1 if stream.was_heard else min(self._failures + 1, MAX_FAILURES)
             stream.fail_all(reason)
 
-
     async def _opened(self) -> Any:
         """A stream over the socket beside the service's port, else over the channel.
 

@@ -234,7 +234,7 @@ def adds_text_alone(event: dict[str, Any]) -> bool:
     """
     if event.get("error") or event.get("object") == "error" or event.get("usage"):
         return False
-    choices = event.get("choices") or ()
+    choices: Sequence[dict[str, Any]] = event.get("choices") or ()
     if len(choices) != 1 or any(choices[0].get(name) for name in TELLING):
         return False
     delta = choices[0].get("delta") or {}
