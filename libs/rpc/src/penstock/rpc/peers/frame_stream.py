@@ -22,8 +22,10 @@ from penstock.rpc.frame_connection import (
     socket_name,
 )
 
-ACCEPT_S = 1.0
-"""How long the other side may take to accept a stream; gRPC gives a connection as long."""
+ACCEPT_S = 5.0
+"""How long the other side may take to accept a stream. Who waits for a hung one is told sooner, by
+the unanswered ping.
+"""
 
 
 class FrameStream:
