@@ -50,10 +50,9 @@ class Rig:
         chunks, result = [], None
         request = pb.ComputeStreamRequest(model="m", task=pb.Task(generate=task))
         async for part in self.service.ComputeStream(request, CALL):
+            chunks.append(part.chunk)
             if part.HasField("result"):
                 result = part.result
-            else:
-                chunks.append(part.chunk)
         assert result is not None
         return chunks, result
 

@@ -102,10 +102,10 @@ class UpstreamRig:
         async for piece in self.service.ComputeStream(
             pb.ComputeStreamRequest(model="chat", task=made), CALL
         ):
+            if piece.chunk.delta:
+                deltas.append(piece.chunk.delta)
             if piece.HasField("result"):
                 result = piece.result
-            elif piece.chunk.delta:
-                deltas.append(piece.chunk.delta)
         return deltas, result
 
 

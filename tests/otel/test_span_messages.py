@@ -14,7 +14,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from penstock.otel import attributes as semconv
 from penstock.otel.recorder import EndedSpan
-from penstock.otel.span_messages import export_request, put_attributes
+from penstock.otel.span_messages import add_spans, put_attributes
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.spans import Value
 
@@ -96,7 +96,9 @@ def _by_the_sdk(case: Case) -> ExportTraceServiceRequest:
 def test_a_span_is_sent_as_the_sdk_would_send_it(case: Case) -> None:
     sender = resource_pb2.Resource()
     put_attributes(sender.attributes, SENDER)
-    assert export_request([case.ended], sender, SCHEMA, OFFSET_NS) == _by_the_sdk(case)
+    request = ExportTraceServiceRequest()
+    add_spans(request, [case.ended], sender, SCHEMA, OFFSET_NS)
+    assert request == _by_the_sdk(case)
 
 
 @pytest.mark.parametrize("value", ["half a pair \ud800", 2**64], ids=["surrogate", "too large"])

@@ -16,7 +16,7 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.otel.counts import Accounts, DurationHistograms, bucket_bounds_s, bucket_index
-from penstock.otel.export import IDLE_METRICS_S, MetricsExported
+from penstock.otel.export_source import IDLE_METRICS_S, MetricsExported
 from penstock.otel.spans import format_traceparent, is_valid
 from penstock.otel.telemetry import NO_TELEMETRY, RateLimitingSampler, Telemetry
 from penstock.rpc.call import Call, Principal

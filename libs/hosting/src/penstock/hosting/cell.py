@@ -21,6 +21,7 @@ from penstock.hosting.life import serving, signals_to
 from penstock.hosting.local_services import LocalServices
 from penstock.hosting.outside import Outside, dialling, dialling_plainly, telemetry_of
 from penstock.hosting.service import Apply, Service
+from penstock.otel.exporters import Exporters
 from penstock.service.clock import SystemClock
 from penstock.service.large_blocks import settle_after_start
 from penstock.service.logs import SERVICE
@@ -136,7 +137,8 @@ async def _worlds(members: Sequence[Member]) -> AsyncIterator[Sequence[Outside]]
     it was before.
     """
     names = [member.assembly.name for member in members]
-    worlds = [_world(member, _process_metrics(member, names)) for member in members]
+    exporters = Exporters()
+    worlds = [_world(member, _process_metrics(member, names), exporters) for member in members]
     try:
         yield worlds
     finally:
@@ -160,9 +162,11 @@ def _process_metrics(member: Member, names: Sequence[str]) -> str | None:
     return PROCESS if name == names[0] and COLLECTOR not in names else None
 
 
-def _world(member: Member, process: str | None) -> Outside:
+def _world(member: Member, process: str | None, exporters: Exporters) -> Outside:
     assembly, settings = member.assembly, member.settings
-    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge, process=process)
+    telemetry = telemetry_of(
+        assembly.name, settings, edge=assembly.edge, process=process, exporters=exporters
+    )
     clock = SystemClock()
     return Outside(
         telemetry,

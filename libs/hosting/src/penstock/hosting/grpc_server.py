@@ -17,6 +17,8 @@ from penstock.hosting.unix_socket import free_path
 from penstock.rpc.credentials import server_credentials
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
+from penstock.rpc.frame_connection import LOOPBACK
+from penstock.rpc.frame_port import FramePort
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.program import CannotStart
@@ -29,6 +31,8 @@ EVENT_LOOP = "penstock.event-loop"
 """
 
 
+LOCAL_HOSTS = (*LOOPBACK, "0.0.0.0", "[::]")
+"""Hosts of an address at which callers of this machine reach a port by loopback."""
 UNLIMITED_MS = (1 << 31) - 1
 """What gRPC takes for no limit."""
 LAST_CALLS_MS = 3_600_000
@@ -125,6 +129,7 @@ class GrpcServer:
         if demands_certificate is None:
             demands_certificate = not any(endpoint.public for endpoint in endpoints)
         self._demands_certificate = demands_certificate
+        self._frames: FramePort | None = None
         self.address = settings.listen
         self.port = 0
 
@@ -155,7 +160,21 @@ class GrpcServer:
         await self.set_serving(self._serving_from_start)
         await self.set_stalling(False)
         await self.grpc_server.start()
+        await self._listen_for_frames()
         return self.port
+
+    async def _listen_for_frames(self) -> None:
+        """Take item streams of this machine's services over a socket beside the port, unless others
+        share the port, nobody of this machine reaches it, or TLS is demanded.
+        """
+        address = self.address
+        if address.rpartition(":")[0] in LOCAL_HOSTS:
+            address = f"{LOOPBACK[0]}:{self.port}"
+        if self._settings.tls is not None or self._settings.cell:
+            return
+        services = {each.name: each.exchange for each in self._handlers if each.has_local_streams}
+        self._frames = FramePort(address, services)
+        await self._frames.start()
 
     def _add_port(self, address: str) -> int:
         """Bind; returns the port, 0 or RuntimeError for none."""
@@ -186,11 +205,16 @@ class GrpcServer:
         for handlers in self._handlers:
             handlers.drain()
         hurried = asyncio.create_task(hurry.wait())
-        stopping = asyncio.create_task(self.grpc_server.stop(grace_s))
+        stopping = asyncio.ensure_future(self._stop_streams(grace_s))
         await asyncio.wait([hurried, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            await self.grpc_server.stop(0)
+            await self._stop_streams(0)
             await stopping
         hurried.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await hurried
+
+    async def _stop_streams(self, grace_s: float | None) -> None:
+        """Refuse new calls and streams, give those in flight `grace_s` seconds, end them."""
+        frames = self._frames.stop(grace_s) if self._frames is not None else asyncio.sleep(0)
+        await asyncio.gather(self.grpc_server.stop(grace_s), frames)

@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import ServiceDescriptor
+from penstock.otel.exporters import Exporters
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.auth import audience_of, proof
 from penstock.rpc.callers import SERVED_BY
@@ -142,11 +143,16 @@ async def real_world(
 
 
 def telemetry_of(
-    service: str, settings: ServiceSettings, *, edge: bool = False, process: str | None = ""
+    service: str,
+    settings: ServiceSettings,
+    *,
+    edge: bool = False,
+    process: str | None = "",
+    exporters: Exporters | None = None,
 ) -> Telemetry:
     """The telemetry of a service, as its settings say. Owner: the caller, who closes it.
 
-    `edge` and `process`: see Telemetry.
+    `edge`, `process` and `exporters`: see Telemetry.
     """
     address = settings.advertise or settings.listen
     named = f"{address}/{settings.cell}" if settings.cell else address
@@ -160,4 +166,5 @@ def telemetry_of(
         process=process,
         interval_s=1.0,
         tls=settings.tls,
+        exporters=exporters,
     )

@@ -37,18 +37,20 @@ KINDS = {
 FLAGS = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 
 
-def export_request(
-    spans: Iterable[EndedSpan], resource: Resource, schema_url: str, unix_offset_ns: int
-) -> ExportTraceServiceRequest:
-    """One request with spans of one resource; `unix_offset_ns` leads from their clock to Unix
+def add_spans(
+    request: ExportTraceServiceRequest,
+    spans: Iterable[EndedSpan],
+    resource: Resource,
+    schema_url: str,
+    unix_offset_ns: int,
+) -> None:
+    """Add spans of one resource to an export; `unix_offset_ns` leads from their clock to Unix
     time.
     """
-    request = ExportTraceServiceRequest()
     of_resource = request.resource_spans.add(resource=resource, schema_url=schema_url)
     scope = of_resource.scope_spans.add(scope=SCOPE)
     for ended in spans:
         _add(scope, ended, unix_offset_ns)
-    return request
 
 
 def _add(scope: ScopeSpans, ended: EndedSpan, unix_offset_ns: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.otel.background import background_root_kind
 from penstock.otel.counts import DurationHistograms
+from penstock.otel.exporters import Exporters
 from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.otel.spans import (
     NEW_TRACE,
@@ -35,6 +36,7 @@ from penstock.service.tls_files import TlsSource
 
 if TYPE_CHECKING:
     from penstock.otel.export import Exporter
+    from penstock.otel.export_source import ExportSource
 
 TRACES_PER_S = 10.0
 """Traces that one process samples in a second at most, in production."""
@@ -96,6 +98,7 @@ class Telemetry:
         interval_s: seconds between exports.
         rng: source of identifiers.
         tls: own certificate and whom the receiver's must come from; None for plaintext.
+        exporters: those of the process, where it has other services; None: one of its own.
     """
 
     def __init__(
@@ -113,23 +116,24 @@ class Telemetry:
         interval_s: float = 1.0,
         rng: random.Random | None = None,
         tls: TlsSource | None = None,
+        exporters: Exporters | None = None,
     ) -> None:
         self._rng = rng or random.Random()
         self._recorder = Recorder(max_queued_spans, slow_s, self._rng)
         self._is_edge = edge
         self._sampler = RateLimitingSampler(_sampling_rate(endpoint, profile, traces_per_s))
         self._exporter: Exporter | None = None
+        self._source: ExportSource | None = None
         if endpoint:
             # The SDK is loaded only where something is exported.
-            from penstock.otel.export import Exporter, resource_of
+            from penstock.otel.export_source import ExportSource, resource_of
 
             resource = resource_of(service, instance)
             of_process = None if process is None else resource_of(process or service, instance)
-            self._exporter = Exporter(
-                self._recorder, endpoint, resource, of_process, interval_s, tls
-            )
+            self._source = ExportSource(self._recorder, resource, of_process)
+            self._exporter = (exporters or Exporters()).to(endpoint, interval_s, tls)
             self._recorder.is_exporting = True
-            self._exporter.start()
+            self._exporter.join(self._source)
             atexit.register(self.close)
 
     def span(
@@ -200,23 +204,23 @@ class Telemetry:
 
     def counter(self, name: str, unit: str, description: str) -> Counter:
         """A sum that only grows; make it once and keep it."""
-        if self._exporter is None:
+        if self._source is None:
             return _NO_INSTRUMENT
-        return self._exporter.meter.create_counter(name, unit, description)
+        return self._source.meter.create_counter(name, unit, description)
 
     def histogram(self, name: str, unit: str, description: str) -> Histogram:
         """A distribution; make it once and keep it."""
-        if self._exporter is None:
+        if self._source is None:
             return _NO_INSTRUMENT
-        return self._exporter.meter.create_histogram(name, unit, description)
+        return self._source.meter.create_histogram(name, unit, description)
 
     def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         """Export what `read` returns at each export.
 
         `read` is called in the exporter's thread: it must return at once and change nothing.
         """
-        if self._exporter is not None:
-            self._exporter.add_gauge(name, unit, description, read)
+        if self._source is not None:
+            self._source.add_gauge(name, unit, description, read)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Export what waits, for at most `timeout_s`, and stop; 0 discards what waits.
@@ -224,13 +228,14 @@ class Telemetry:
         Blocks: call it from a thread, or leave it to the process's exit.
         """
         exporter, self._exporter = self._exporter, None
-        if exporter is None:
+        source, self._source = self._source, None
+        if exporter is None or source is None:
             return
         self._recorder.is_exporting = False
         if timeout_s <= 0.0:
             self._recorder.ended_spans.clear()
         atexit.unregister(self.close)
-        exporter.stop(timeout_s)
+        exporter.leave(source, timeout_s)
 
 
 def _sampling_rate(endpoint: str, profile: str, traces_per_s: float) -> float:

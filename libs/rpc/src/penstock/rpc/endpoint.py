@@ -33,6 +33,8 @@ from penstock.rpc.errors import (
     released,
     to_rpc_status,
 )
+from penstock.rpc.frame_connection import FrameConnection
+from penstock.rpc.frame_port import ServedFrames
 from penstock.rpc.item_session import Session
 from penstock.rpc.open_calls import OpenCall, OpenCalls
 from penstock.rpc.request_parts import check_share, declared_bytes, rest_of
@@ -128,6 +130,16 @@ class EndpointHandlers:
         """Let every item stream end once its items are answered: a stream has no end of its own."""
         for session in self._sessions:
             session.drain()
+
+    @property
+    def has_local_streams(self) -> bool:
+        """Whether item streams may come over frames: those of our own services do."""
+        return not self._endpoint.public and EXCHANGE in self._endpoint.service.methods_by_name
+
+    @property
+    def name(self) -> str:
+        """The service's full name."""
+        return self._endpoint.service.full_name
 
     def generic(self) -> grpc.GenericRpcHandler:
         """All handlers of the service, ready to be added to a server."""
@@ -225,23 +237,37 @@ class EndpointHandlers:
 
     def _exchange(self, frame: Any) -> Callable[[Any, Any], Any]:
         async def serve(_: Any, context: Any) -> None:
-            share = UNLIMITED
             try:
-                metadata = received_metadata(context)
-                caller = await self._caller(metadata)
-                share = self._join(caller)
-                with self._endpoint.opened(metadata), share.stream():
-                    item_call = self._item_call(metadata)
-                    session = Session(self._dispatcher, frame, self._clock, item_call, share)
-                    await self._run(session, context)
+                await self._serve_items(frame, received_metadata(context), context)
                 return
             except Fault as fault:
                 failed = released(fault)
-            finally:
-                self._leave(share, None)
             await _refuse(context, failed)
 
         return serve
+
+    async def exchange(self, metadata: CallerMetadata, connection: FrameConnection) -> None:
+        """Serve an item stream that came over frames, to its end.
+
+        Raises:
+            Fault: why it is refused or given up.
+        """
+        method = self._endpoint.service.methods_by_name[EXCHANGE]
+        stream = ServedFrames(connection, GetMessageClass(method.input_type).FromString)
+        await self._serve_items(GetMessageClass(method.output_type), metadata, stream)
+
+    async def _serve_items(self, frame: Any, metadata: CallerMetadata, stream: Any) -> None:
+        """Serve one item stream, gRPC's or over frames. Raises Fault."""
+        share = UNLIMITED
+        try:
+            caller = await self._caller(metadata)
+            share = self._join(caller)
+            with self._endpoint.opened(metadata), share.stream():
+                item_call = self._item_call(metadata)
+                session = Session(self._dispatcher, frame, self._clock, item_call, share)
+                await self._run(session, stream)
+        finally:
+            self._leave(share, None)
 
     async def _run(self, session: Session, context: Any) -> None:
         self._sessions.add(session)

@@ -21,11 +21,18 @@ from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
 Transport = Literal[
-    "in-process", "callers-task", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"
+    "in-process",
+    "callers-task",
+    "frame-stream",
+    "unix-stream",
+    "tcp-stream",
+    "unix-unary",
+    "tcp-unary",
 ]
 TRANSPORTS: tuple[Transport, ...] = (
     "in-process",
     "callers-task",
+    "frame-stream",
     "unix-stream",
     "tcp-stream",
     "unix-unary",
@@ -88,5 +95,6 @@ def peer_to(
 
 def _remote_peer(transport: Transport, address: str, endpoint: Endpoint, token: str) -> Peer:
     if transport.endswith("stream"):
-        return connect(address, endpoint.service, token=token, divides=True)
+        by_frames = transport == "frame-stream"
+        return connect(address, endpoint.service, token=token, divides=True, by_frames=by_frames)
     return UnaryPeer(open_channel(address), endpoint.service, token=token, divides=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 from penstock.api.inference.v1 import inference_pb2 as pb
@@ -100,9 +100,9 @@ async def _rerank(client: Client, model: UpstreamModel, task: pb.Task) -> pb.Tas
 
 async def stream_answer(
     client: Client, model: UpstreamModel, task: pb.GenerateTask
-) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
-    """A streamed answer: its chunks, then the whole result. Closing the iterator ends the
-    upstream's call.
+) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
+    """A streamed answer: its chunks, the last of them with the whole result, since each message
+    costs every hop. Closing the iterator ends the upstream's call.
 
     Raises:
         Fault: what the upstream's status, its error or the failure on the way means; STREAM_CUT
@@ -114,8 +114,7 @@ async def stream_answer(
     async with client.stream(path, body, model) as answered:
         if not answered.is_stream:
             result = wire.parse(await read_whole(answered), task, target)
-            yield whole_chunk(result.generate)
-            yield result
+            yield pb.ComputeStreamResponse(chunk=whole_chunk(result.generate), result=result)
             return
         streamed = _streamed(wire, target, task, answered)
         if isinstance(body, AsSent):
@@ -127,23 +126,21 @@ async def stream_answer(
 
 async def _streamed(
     wire: Wire, target: Target, task: pb.GenerateTask, answered: Body
-) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
+) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
     answer = wire.stream(task, target)
     async for piece in answered.pieces:
         for chunk in joined(answer.feed(piece)):
-            yield chunk
+            yield pb.ComputeStreamResponse(chunk=chunk)
         if answer.is_done:
             break
-    last_chunks, result = answer.end()
-    for chunk in last_chunks:
-        yield chunk
-    yield result
+    for response in _last(*answer.end()):
+        yield response
     await read_to_end(answered)
 
 
 async def _streamed_as_it_comes(
     wire: Wire, target: Target, task: pb.GenerateTask, answered: Body, sent: AsSent
-) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
+) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
     """As `_streamed`; the chunks have the provider's bytes too, to the last one."""
     answer, passed = wire.stream(task, target), PassedBytes(hides_usage=sent.hides_usage)
     async for piece in answered.pieces:
@@ -152,14 +149,23 @@ async def _streamed_as_it_comes(
         except Fault as fault:
             raise told_as_it_came(fault, 200, passed.last(piece), sent.body) from None
         for chunk in passed.with_bytes(chunks, piece):
-            yield chunk
+            yield pb.ComputeStreamResponse(chunk=chunk)
         if answer.is_done:
             break
     rest = await read_to_end(answered) if answer.is_done else b""
     last_chunks, result = answer.end()
-    for chunk in passed.with_last_bytes(last_chunks, rest):
-        yield chunk
-    yield result
+    for response in _last(passed.with_last_bytes(last_chunks, rest), result):
+        yield response
+
+
+def _last(
+    chunks: Sequence[pb.GenerateChunk], result: pb.TaskResult
+) -> Iterator[pb.ComputeStreamResponse]:
+    """The last chunks of an answer, of which there is at least one, with its result."""
+    *before, last = chunks
+    for chunk in before:
+        yield pb.ComputeStreamResponse(chunk=chunk)
+    yield pb.ComputeStreamResponse(chunk=last, result=result)
 
 
 ADAPTERS: Mapping[str, Adapter] = {

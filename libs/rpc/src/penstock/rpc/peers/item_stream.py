@@ -194,6 +194,8 @@ class ItemStream:
                 self._take(frame)
                 frame = None  # is not kept while the next one is waited for
             return unavailable(f"{self._name}: the stream was closed")
+        except Fault as refusal:
+            return refusal
         except grpc.aio.AioRpcError as error:
             fault = to_fault(error)
             return unavailable(f"{self._name}: {fault.message}") if fault.code in BROKEN else fault

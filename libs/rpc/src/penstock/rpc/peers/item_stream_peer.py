@@ -25,6 +25,7 @@ from penstock.rpc.dispatch import (
     rpcs_of,
 )
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, unavailable
+from penstock.rpc.peers.frame_stream import open_frames
 from penstock.rpc.peers.item_stream import ItemStream, Waiter
 from penstock.rpc.spans import Span, Tracer
 from penstock.service.clock import Clock
@@ -45,13 +46,23 @@ class ItemStreamPeer:
         tracer: Tracer,
         *,
         divides: bool = False,
+        local_address: str = "",
     ) -> None:
+        """Make it; nothing is opened before the first call.
+
+        Args:
+            divides: whether requests that exceed a message may be sent.
+            local_address: of the service, where its streams may go over the socket beside its port;
+                empty: they go over the channel.
+        """
         method = service.methods_by_name[EXCHANGE]
         self._frame: Any = GetMessageClass(method.input_type)
+        self._response = GetMessageClass(method.output_type).FromString
+        self._local_address = local_address
         self._open = channel.stream_stream(
             f"/{service.full_name}/{EXCHANGE}",
             request_serializer=self._frame.SerializeToString,
-            response_deserializer=GetMessageClass(method.output_type).FromString,
+            response_deserializer=self._response,
         )
         self._channel = channel
         self._rpcs = rpcs_of(service)
@@ -144,12 +155,27 @@ class ItemStreamPeer:
             if self._failures:
                 pause_s = min(1.0, 0.02 * 2**self._failures)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            reason = await stream.run(self._open(metadata=self._metadata))
+            reason = await stream.run(await self._opened())
+        except Fault as fault:
+            reason = fault
         finally:
             if self._current is stream:
                 self._current = None
                 self._failures = 1 if stream.was_heard else min(self._failures + 1, MAX_FAILURES)
             stream.fail_all(reason)
+
+    async def _opened(self) -> Any:
+        """A stream over the socket beside the service's port, else over the channel.
+
+        Raises:
+            Fault: see `open_frames`.
+        """
+        frames = None
+        if self._local_address:
+            frames = await open_frames(
+                self._local_address, self._name, self._metadata, self._response
+            )
+        return frames or self._open(metadata=self._metadata)
 
 
 def _record(span: Span, error: BaseException) -> None:

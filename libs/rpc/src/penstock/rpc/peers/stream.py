@@ -95,6 +95,7 @@ def connect(
     tls: TlsSource | None = None,
     expected_name: str = "",
     divides: bool = False,
+    by_frames: bool = True,
 ) -> Peer:
     """A peer over one long-lived multiplexed stream, opened with the first call and again after it
     breaks.
@@ -106,7 +107,18 @@ def connect(
         metadata: sent when the stream opens, such as `authorization` for a public endpoint.
         tls, expected_name: see `open_channel`.
         divides: see `UnaryPeer`.
+        by_frames: whether a service of this machine may be called over the socket beside its port,
+            see `penstock.rpc.frame_connection`; over TLS none is.
     """
     sent = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
     channel = open_channel(address, tls, expected_name)
-    return ItemStreamPeer(channel, service, sent, clock or SystemClock(), tracer, divides=divides)
+    local_address = address if by_frames and tls is None else ""
+    return ItemStreamPeer(
+        channel,
+        service,
+        sent,
+        clock or SystemClock(),
+        tracer,
+        divides=divides,
+        local_address=local_address,
+    )

@@ -100,18 +100,19 @@ class UpstreamServicer:
     async def _stream(
         self, model: UpstreamModel, task: pb.GenerateTask, call: Call
     ) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
-        """Chunks as they come, then the whole result. Closing the generator ends the call there."""
+        """Chunks as they come, the last with the whole result. Closing the generator ends the call
+        there.
+        """
         began_s = time.perf_counter()
         with self._telemetry.span(
             "upstream", call, kind="client", attributes=self._attributes(model)
         ):
             async with aclosing(stream_answer(self._client, model, task)) as parts:
                 async for part in parts:
-                    if isinstance(part, pb.TaskResult):
-                        part.compute_ms = (time.perf_counter() - began_s) * 1e3
-                        yield pb.ComputeStreamResponse(result=part, load=self.load())
-                    else:
-                        yield pb.ComputeStreamResponse(chunk=part)
+                    if part.HasField("result"):
+                        part.result.compute_ms = (time.perf_counter() - began_s) * 1e3
+                        part.load.CopyFrom(self.load())
+                    yield part
 
     async def _compute(self, name: str, task: pb.Task, call: Call) -> pb.TaskResult:
         """The whole result of a task, within a span."""

@@ -211,7 +211,8 @@ class Http1Pool:
 
     def _give_back(self, pooled: PooledConnection) -> None:
         """Keep the connection where another exchange can follow and there are not too many."""
-        too_many = len(self.connections) > self._upstream.kept_connections
+        most = self._upstream.kept_connections
+        too_many = len(self._pooled) > most and len(self.connections) > most
         if pooled.connection.is_reusable and not too_many:
             pooled.idle_since_s = self._now()
         else:

@@ -197,6 +197,8 @@ class GroupState:
 
     def alert_level(self, level: float, now_s: float) -> float:
         """A level raised for the alerts that this group had."""
+        if not self.alerts:
+            return level
         return level * (1.0 + LEVEL_RAISE * math.log2(1.0 + self._alerts_at(now_s)))
 
     def count_alert(self, now_s: float) -> None:

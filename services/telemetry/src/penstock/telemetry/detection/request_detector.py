@@ -94,10 +94,14 @@ class RequestDetector:
     def observe_request(self, request: SettledRequest) -> Sequence[Finding]:
         """Compare a request with its group, in each process on its critical path."""
         findings: list[Finding] = []
+        log_slowdowns: dict[str, float] = {}
         for vector in feature_vectors(request):
             findings += self._observe_error(vector, request)
-            if not vector.failed:
-                findings += self._observe_distance(vector, request)
+            if vector.failed:
+                continue
+            if vector.host not in log_slowdowns:
+                log_slowdowns[vector.host] = self._log_slowdown(vector.host, request)
+            findings += self._observe_distance(vector, request, log_slowdowns[vector.host])
         return findings
 
     def _observe_error(self, vector: FeatureVector, request: SettledRequest) -> Sequence[Finding]:
@@ -120,12 +124,11 @@ class RequestDetector:
         return (_error_finding(vector, cusum, state.error_rate, now_s),)
 
     def _observe_distance(
-        self, vector: FeatureVector, request: SettledRequest
+        self, vector: FeatureVector, request: SettledRequest, log_slowdown: float
     ) -> Sequence[Finding]:
         now_s = request.end_unix_s
         state = self._state(vector.group)
         cusum = state.distance_cusum
-        log_slowdown = self._log_slowdown(vector, request)
         if state.baseline is not None:
             excess = max(0.0, log_slowdown - state.sample.mean_log_slowdown)
             values = without_slowdown(vector.values, excess)
@@ -145,10 +148,12 @@ class RequestDetector:
         self._count_alert(state, cusum, now_s)
         return (_distance_finding(vector, cusum, contributions, now_s),)
 
-    def _log_slowdown(self, vector: FeatureVector, request: SettledRequest) -> float:
-        """Logarithm of the factor by which CPU pressure may have slowed the request down."""
+    def _log_slowdown(self, host: str, request: SettledRequest) -> float:
+        """Logarithm of the factor by which CPU pressure may have slowed the request down on a
+        host.
+        """
         start_s = request.summary.start_ns / 1e9
-        return math.log(self._pressure.slowdown(vector.host, start_s, request.end_unix_s))
+        return math.log(self._pressure.slowdown(host, start_s, request.end_unix_s))
 
     def _state(self, group: RequestGroup) -> GroupState:
         state = self._groups.get(group)

@@ -27,6 +27,7 @@ from penstock.inference_upstream.protocols.json_values import (
     parse_object,
     text_of,
 )
+from penstock.inference_upstream.protocols.repeated_events import RepeatedEvents
 from penstock.inference_upstream.protocols.wire import Target
 
 Json = dict[str, Any]
@@ -48,10 +49,10 @@ NAMES: Mapping[Any, bytes] = {
 class MessageAnswer:
     """A message as it grows."""
 
-    def __init__(self, task: pb.GenerateTask, target: Target) -> None:
+    def __init__(self, task: pb.GenerateTask, target: Target, answer: GrowingAnswer) -> None:
         self._task = task
         self._target = target
-        self._answer = GrowingAnswer()
+        self._answer = answer
         self.blocks = Blocks(self._answer)
         self.has_begun = False
         self._usage: Json = {}
@@ -103,9 +104,10 @@ class MessageStream(AnswerEvents):
     """A streamed message. See AnswerStream."""
 
     def __init__(self, task: pb.GenerateTask, target: Target) -> None:
-        super().__init__()
+        answer = GrowingAnswer()
+        super().__init__(answer, RepeatedEvents("text", _delta_of))
         self._needs_end = target.switches.confirms_end
-        self._message = MessageAnswer(task, target)
+        self._message = MessageAnswer(task, target, answer)
         self._is_irregular = False
         handlers = (
             self._delta,
@@ -123,6 +125,7 @@ class MessageStream(AnswerEvents):
     def _take(self, event: Event) -> Chunks:
         if self.is_done:
             return []
+        self._repeated.forget()
         text, name = event
         if text == b"[DONE]":  # servers that speak both protocols
             return []
@@ -136,9 +139,15 @@ class MessageStream(AnswerEvents):
             if handler is None:
                 return []
         try:
-            return handler(data)
+            chunks = handler(data)
         except SHAPE_ERRORS:
             raise malformed(f"an event {kind} has another shape") from None
+        if handler == self._delta and name in (b"", NAMES[kind]) and self._adds_text(data):
+            self._repeated.learn(event, data)
+        return chunks
+
+    def _adds_text(self, data: Json) -> bool:
+        return self._message.blocks.adds_text(data["index"], data["delta"])
 
     def _start(self, data: Json) -> Chunks:
         if self._message.has_begun:
@@ -188,6 +197,11 @@ def _check_for_error(data: Json, name: bytes) -> None:
         raise error_fault(data)
 
 
+def _delta_of(event: Json) -> Json:
+    delta: Json = event["delta"]
+    return delta
+
+
 def _index(data: Json) -> int:
     index: Any = data["index"]
     if type(index) is not int:
@@ -206,7 +220,7 @@ def parse_message(body: bytes, task: pb.GenerateTask, target: Target) -> pb.Task
         raise error_fault(data)
     if not isinstance(data.get("content"), list) or data.get("stop_reason") is None:
         raise malformed("it is not a message that has ended")
-    message = MessageAnswer(task, target)
+    message = MessageAnswer(task, target, GrowingAnswer())
     try:
         message.begin(data)
         message.finish(data, None)

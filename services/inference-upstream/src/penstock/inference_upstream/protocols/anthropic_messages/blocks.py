@@ -86,6 +86,11 @@ class Blocks:
     ) -> pb.GenerateChunk:
         return self._answer.add_reasoning(block.reasoning, kind, text, state)
 
+    def adds_text(self, index: int, delta: Json) -> bool:
+        """Whether a delta adds text, and nothing else, to an open block of text."""
+        block = self._open.get(index)
+        return block is not None and block.kind == "text" and delta["type"] == "text_delta"
+
     def add(self, index: int, delta: Json) -> Chunks:
         """A block grows.
 

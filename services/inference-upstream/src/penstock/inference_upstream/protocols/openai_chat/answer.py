@@ -30,6 +30,7 @@ from penstock.inference_upstream.protocols.openai_chat.reasoning_details import 
 from penstock.inference_upstream.protocols.openai_chat.tool_calls import ToolCallPieces
 from penstock.inference_upstream.protocols.openai_chat.turns import DETAILS
 from penstock.inference_upstream.protocols.openai_chat.usage import reported_usage
+from penstock.inference_upstream.protocols.repeated_events import RepeatedEvents
 from penstock.inference_upstream.protocols.wire import Target
 
 END_OF_STREAM = b"[DONE]"
@@ -42,6 +43,8 @@ TEXT_ALONE = frozenset({"role", "content"})
 """The fields of a delta that only adds text, as nearly all of a stream do: nothing else is looked
 for in it.
 """
+TELLING = ("index", "error", "finish_reason", "stop_reason", "usage", "logprobs")
+"""Fields of a choice that tell more than its delta, or that it is not the first."""
 EXTRA_CONTENT = "extra_content"
 """Google's field for what it must see again."""
 
@@ -49,10 +52,10 @@ EXTRA_CONTENT = "extra_content"
 class ChatAnswer:
     """A chat completion as it grows."""
 
-    def __init__(self, task: pb.GenerateTask, target: Target) -> None:
+    def __init__(self, task: pb.GenerateTask, target: Target, answer: GrowingAnswer) -> None:
         self._task = task
         self._target = target
-        self._answer = GrowingAnswer()
+        self._answer = answer
         self._pieces = ToolCallPieces(self._answer, len(task.messages))
         self._reasoning_block = -1
         self._details: list[dict[str, Any]] = []
@@ -186,9 +189,10 @@ class ChatStream(AnswerEvents):
     """A streamed chat completion. See AnswerStream."""
 
     def __init__(self, task: pb.GenerateTask, target: Target) -> None:
-        super().__init__()
+        answer = GrowingAnswer()
+        super().__init__(answer, RepeatedEvents("content", _first_delta))
         self._needs_end = target.switches.confirms_end
-        self._chat = ChatAnswer(task, target)
+        self._chat = ChatAnswer(task, target, answer)
 
     def _take(self, event: Event) -> Chunks:
         if self.is_done:
@@ -200,7 +204,12 @@ class ChatStream(AnswerEvents):
         value = parse_object(data, self._halves)
         if name == b"error":
             raise error_fault(value)
-        return self._chat.add(value, "delta")
+        chunks = self._chat.add(value, "delta")
+        if adds_text_alone(value):
+            self._repeated.learn(event, value)
+        else:
+            self._repeated.forget()
+        return chunks
 
     def end(self) -> tuple[Chunks, pb.TaskResult]:
         """See AnswerStream."""
@@ -214,6 +223,25 @@ class ChatStream(AnswerEvents):
         return chunks + last_chunks, result
 
 
+def _first_delta(event: dict[str, Any]) -> dict[str, Any]:
+    delta: dict[str, Any] = event["choices"][0]["delta"]
+    return delta
+
+
+def adds_text_alone(event: dict[str, Any]) -> bool:
+    """Whether an event, of the shape of a chat completion, adds text to the answer and tells
+    nothing else but its model.
+    """
+    if event.get("error") or event.get("object") == "error" or event.get("usage"):
+        return False
+    choices: Sequence[dict[str, Any]] = event.get("choices") or ()
+    if len(choices) != 1 or any(choices[0].get(name) for name in TELLING):
+        return False
+    delta = choices[0].get("delta") or {}
+    is_alone = all(value is None or name in TEXT_ALONE for name, value in delta.items())
+    return is_alone and type(delta.get("content")) is str
+
+
 def parse_chat(body: bytes, task: pb.GenerateTask, target: Target) -> pb.TaskResult:
     """The result of a whole chat completion.
 
@@ -221,7 +249,7 @@ def parse_chat(body: bytes, task: pb.GenerateTask, target: Target) -> pb.TaskRes
         Fault: the provider reports an error, or the body is no chat completion.
     """
     data = parse_object(body)
-    chat = ChatAnswer(task, target)
+    chat = ChatAnswer(task, target, GrowingAnswer())
     chat.add(data, "message", is_whole=True)
     if not _is_whole(data):
         raise malformed("it has no message, or none that has ended")
