@@ -143,7 +143,7 @@ async def test_an_instance_whose_heart_has_stopped_is_lost_and_may_come_back(
     row.models.add(name="quiet-model", state=inference_pb2.MODEL_STATE_READY)
     token = (("penstock-token", router.system.token),)
     lease = await router.registry.Register(pb.RegisterRequest(instance=row), metadata=token)
-    assert lease == pb.RegisterResponse(heartbeat_interval_ms=1_500, lease_ms=3_000)
+    assert lease == pb.RegisterResponse(heartbeat_interval_ms=1_000, lease_ms=3_000)
     beat = pb.HeartbeatRequest(instance_id="quiet")
 
     async def state() -> int:

@@ -64,7 +64,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 async def test_an_instance_is_told_its_lease_and_how_often_to_say_that_it_lives(rig: Rig) -> None:
     answer = await rig.register(instance())
-    assert (answer.lease_ms, answer.heartbeat_interval_ms) == (60_000, 1_500)
+    assert (answer.lease_ms, answer.heartbeat_interval_ms) == (60_000, 1_000)
     heartbeat = await rig.heartbeat("a")
     assert (heartbeat.register_again, heartbeat.state) == (False, pb.INSTANCE_STATE_JOINING)
     rig.registry.members["a"].successes = 3

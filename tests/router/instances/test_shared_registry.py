@@ -52,6 +52,29 @@ async def test_a_registration_is_known_to_every_router_and_outlives_its_own(
         assert other.notes() == ()
 
 
+async def test_what_the_store_had_lost_gets_work_from_every_router_again(
+    make_registry: MakeRegistry, store: redis.asyncio.Redis
+) -> None:
+    # given an instance of one router that another knows by the store
+    owner, other = make_registry(), make_registry()
+    await owner.register(instance("a"))
+    await other.read_shared()
+    # when the store loses its registration, because it was renewed too late
+    await store.delete("penstock:{router}:instance:a")
+    await other.read_shared()
+    assert (owner.serving("m"), other.serving("m")) == (1, 0)
+    # then the owner's next heartbeats bring it back, and the other router sends there again
+    for _ in range(2):
+        await owner.heartbeat("a", LOAD)
+        await owner.read_shared()
+    await other.read_shared()
+    assert (owner.serving("m"), other.serving("m")) == (1, 1)
+    # but not while it is drained
+    await owner.drain("a", deregister=False)
+    await other.read_shared()
+    assert other.serving("m") == 0
+
+
 async def test_a_new_router_says_that_nobody_serves_a_model_only_when_it_can_know(
     make_registry: MakeRegistry, clock: FakeClock
 ) -> None:

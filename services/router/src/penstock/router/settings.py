@@ -52,7 +52,7 @@ class RouterSettings(ServiceSettings):
     )
     strategy: Strategy = Field("least_added_delay", description="how instances are chosen")
     heartbeat_interval_ms: int = Field(
-        1_500, ge=50, description="how often instances say that they live"
+        1_000, ge=50, description="how often instances say that they live"
     )
     lease_ms: int = Field(
         3_000, ge=200, description="without a heartbeat for so long an instance is lost"
