@@ -40,8 +40,8 @@ def test_the_gate_fires_on_contradictions_only(new: str, cached: str, kind: str)
 @pytest.mark.threat("a prompt that takes quadratic time")
 @pytest.mark.parametrize("piece", ["a-", "aaaa", "1,", "/a", "a@", "'a ", "from a "])
 def test_the_time_to_read_a_hostile_prompt_is_linear_in_its_length(piece: str) -> None:
-    """Ten times the text takes about ten times the CPU time; a quadratic pattern would take a hundred
-    times.
+    """Ten times the text takes about ten times the CPU time; a quadratic pattern would take a
+    hundred times.
     """
 
     def seconds(size: int) -> float:
