@@ -149,7 +149,7 @@ def run(options: Options) -> Result:
         (_table(found, foresight), _whole_table(blocks), _coverage_table(_nab(found))),
         (_plot(found),),
         NOTES,
-        bootstrap(blocks, _figures, "blocks of each series", 1_000),
+        bootstrap(blocks, _figures, "blocks of each series", 50 if options.quick else 1_000),
     )
 
 

@@ -16,8 +16,8 @@ from penstock.bench.scaling.reactive_rules import Array
 
 GENERATED_FROM_S = 1_700_000_000.0
 """When a series begins that does not say."""
-QUICK_STEPS = 700
-QUICK_START = 200
+QUICK_STEPS = 400
+QUICK_START = 150
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _tools(agents: Sequence[Trajectory], requests: Sequence[Request]) -> tuple[T
     arguments: dict[str, set[str]] = {}
     for agent in agents:
         for tool in agent.tools:
-            names = json.loads(tool.parameters)["properties"]
+            names = json.loads(tool.parameters or "{}").get("properties", {})
             arguments.setdefault(tool.name, set()).update(names)
     tools = {
         name: ToolSpec(
