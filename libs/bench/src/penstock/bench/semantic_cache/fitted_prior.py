@@ -1,4 +1,4 @@
-"""The prior of the calibration's weights, as it was fitted: a table to compare the shipped one with.
+"""The prior of the calibration's weights, fitted anew to compare the shipped one with it.
 
 Requests of the intents on which constants are chosen are all called, so that the labels are of the
 votes as they are, not of those that were not sure enough.

@@ -49,9 +49,9 @@ class LearningEvent:
     """One thing to learn.
 
     `kind` is LEARN (a call has brought the answer to a prompt), REMOVE (an entry was removed) or
-    WRONG (a caller reported an entry as wrong). `key` is the entry that holds the answer. `hits` are
-    the probabilities of the answers that the appending replica has served in the scope since its
-    event before: hits have no events of their own, so that serving them writes nothing.
+    WRONG (a caller reported an entry as wrong). `key` is the entry that holds the answer. `hits`
+    are the probabilities of the answers that the appending replica has served in the scope since
+    its event before: hits have no events of their own, so that serving them writes nothing.
     """
 
     kind: str

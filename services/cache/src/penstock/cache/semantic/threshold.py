@@ -1,4 +1,4 @@
-"""Which answers are sure enough to be served? A threshold on their probability of being right, which
+"""Which answers are sure enough to be served? A threshold on their probability of being right that
 keeps the configured bound on wrong answers among hits.
 
 `ServingThreshold` takes the lowest threshold with which two things hold. Among the answers that it
