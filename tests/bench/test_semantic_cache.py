@@ -20,6 +20,7 @@ from penstock.bench.semantic_cache.jobs import (
     CHOSEN_ON,
     HELD_OUT,
     JUDGE_ERRORS,
+    SEEDS,
     half_jobs,
     is_held_out,
     plain_jobs,
@@ -54,12 +55,13 @@ def corpora() -> Iterator[dict[str, Corpus]]:
 
 def test_every_judged_figure_of_the_streams_has_an_interval(corpora: dict[str, Corpus]) -> None:
     corpora = with_halves(corpora)
-    jobs = [*plain_jobs(quick=False), *half_jobs(), *variant_jobs()]
+    jobs = [*plain_jobs(quick=True), *half_jobs(), *variant_jobs()]
+    jobs = [job for job in jobs if job.seed == SEEDS[0]]
     part = streamed_figures(corpora, {job: run_stream(corpora[job.corpus], job) for job in jobs})
     judged = {name for name in BOUNDS if "call_cut" in name or "precision" in name}
     assert judged <= set(part.figures)
-    shuffled = {name for name in part.figures if not name.startswith(("held_out", "chosen_on"))}
-    assert shuffled <= set(part.intervals)
+    few = ("held_out", "chosen_on", "worst")  # fewer than six generated intents, one shuffle
+    assert {name for name in part.figures if not name.startswith(few)} <= set(part.intervals)
     points = {len(x) for x, _ in noise_plot(part.figures).series.values()}
     assert points == {1 + len(JUDGE_ERRORS)}
 

@@ -43,7 +43,7 @@ def scope_errors(rng: np.random.Generator, candidates: int) -> tuple[int, int]:
     return hits, wrong
 
 
-@pytest.mark.parametrize("candidates", [150, 600, 2_500])
+@pytest.mark.parametrize("candidates", [600, 2_500])
 def test_scopes_of_any_age_keep_the_bound_with_confidence(candidates: int) -> None:
     rng = np.random.default_rng(candidates)
     ends = [scope_errors(rng, candidates) for _ in range(60)]
@@ -148,7 +148,7 @@ def test_labels_and_audits_move_the_error_ratio_from_one_to_what_they_show() -> 
 @pytest.mark.parametrize("times_expected", [1, 2])
 def test_the_error_ratio_approaches_what_audits_show(times_expected: int) -> None:
     threshold = ServingThreshold(BOUND)
-    ratios = [0.5]
+    ratios = [0.0]
     for number in range(1, 1_201):
         threshold.record_audit(0.9, number % 10 >= times_expected)
         if number in (100, 300, 1_200):

@@ -146,7 +146,9 @@ def run(options: Options) -> Result:
         jobs += half_jobs() + variant_jobs()
     with_all = with_halves(corpora)
     streamed = streamed_figures(with_all, run_streams(with_all, jobs))
-    parts, notes, plots = [streamed], NOTES, ()
+    parts = [streamed]
+    notes: tuple[str, ...] = NOTES
+    plots: tuple[Plot, ...] = ()
     if not options.quick:
         say("semantic-cache: young scopes, times, other caches")
         peers, absent = _peers(banking, first, streamed)

@@ -18,6 +18,8 @@ SEEDS = (0, 1, 2, 3)
 REQUESTS = 1_100
 FIRST = 60
 """Requests before which too little is stored for votes to mean anything."""
+MIN_SPREAD = 1e-3
+"""A feature that varies less is not scaled."""
 
 
 def fitted_prior(corpus: Corpus) -> Table:
@@ -26,6 +28,7 @@ def fitted_prior(corpus: Corpus) -> Table:
     features = np.array([features for features, _ in votes])
     is_right = np.array([right for _, right in votes])
     means, spreads = features.mean(axis=0), features.std(axis=0)
+    spreads[spreads < MIN_SPREAD] = 1.0
     rows = np.column_stack([(features - means) / spreads, np.ones(len(features))])
     weights, _ = fitted(rows, is_right, WeightPrior.flat(features.shape[1]))
     cells: list[tuple[str | Number, ...]] = [

@@ -181,7 +181,7 @@ class ServingThreshold:
         served = 1.0 - np.fromiter(self._unlogged, np.float64)
         confidence = self.error_ratio.confidence(
             self._expected_errors + float(served.sum()) + sums,
-            self.bound * (self.hits + counts),
+            np.asarray(self.bound * (self.hits + counts), np.float64),
         )
         chosen = np.flatnonzero(is_within & (confidence >= CONFIDENCE))
         return float(1.0 - errors[chosen[-1]]) if len(chosen) else UNREACHABLE
