@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from penstock.bench.agent_replay.traffic.closed_answers import questions
-from penstock.bench.harness.data_sets import BANKING77
+from penstock.bench.harness.data_sets import BANKING77, CLINC150
 from penstock.bench.harness.intervals import bootstrap
 from penstock.bench.harness.options import Options
 from penstock.bench.semantic_cache.benchmark import BOUNDS
-from penstock.bench.semantic_cache.data import CLINC150, Corpus
+from penstock.bench.semantic_cache.data import Corpus
 from penstock.bench.semantic_cache.fitted_prior import fitted_prior
 from penstock.bench.semantic_cache.jobs import (
     CHOSEN_ON,

@@ -18,7 +18,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from penstock.bench.harness.data_sets import BANKING77
+from penstock.bench.harness.data_sets import BANKING77, CLINC150
 from penstock.bench.harness.intervals import bootstrap
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.parts import Part
@@ -26,7 +26,6 @@ from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Plot, Result, Table
 from penstock.bench.semantic_cache import other_caches
 from penstock.bench.semantic_cache.data import (
-    CLINC150,
     Corpus,
     banking_corpus,
     clinc_corpus,

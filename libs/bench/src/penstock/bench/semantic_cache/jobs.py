@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from penstock.bench.harness.data_sets import BANKING77
-from penstock.bench.semantic_cache.data import CLINC150, Corpus
+from penstock.bench.harness.data_sets import BANKING77, CLINC150
+from penstock.bench.semantic_cache.data import Corpus
 from penstock.bench.semantic_cache.stream import Job
 
 LOOSE, STRICT = 0.03, 0.01

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from penstock.bench.harness.data_sets import BANKING77
+from penstock.bench.harness.data_sets import BANKING77, CLINC150
 from penstock.bench.harness.intervals import bootstrap
 from penstock.bench.harness.parts import Part
 from penstock.bench.harness.report import Number, Plot, Table
-from penstock.bench.semantic_cache.data import CLINC150, Corpus
+from penstock.bench.semantic_cache.data import Corpus
 from penstock.bench.semantic_cache.intents import (
     Intent,
     constant_thresholds,
