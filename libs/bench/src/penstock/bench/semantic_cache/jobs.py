@@ -17,7 +17,7 @@ SEEDS_OF = {BANKING77: SEEDS, CLINC150: tuple(range(20, 30))}
 against 0.006 on Banking77.
 """
 CHOSEN_ON, HELD_OUT = "banking77, intents chosen on", "banking77, intents held out"
-"""Halves of Banking77's intents: the threshold's constants were chosen on the first."""
+"""Halves of Banking77's intents: the calibration's prior was fitted on the first."""
 HALF_SEEDS = SEEDS[:3]
 ZIPF = 0.9
 JUDGE_ERRORS = (0.01, 0.02, 0.05, 0.10, 0.20)
@@ -84,5 +84,5 @@ def _of_intents(corpus: Corpus, *, held_out: bool) -> Corpus:
 
 
 def is_held_out(intent: str) -> bool:
-    """Whether an intent belongs to the half on which no constant of the threshold was chosen."""
+    """Whether an intent belongs to the half on which the calibration's prior was not fitted."""
     return zlib.crc32(intent.encode()) % 2 == 1

@@ -38,7 +38,7 @@ class WeightPrior:
 
 
 FEATURE_PRECISION, BIAS_PRECISION = 4.0, 0.1
-"""Chosen on the same half of the intents, and checked on seeds that no benchmark page reports."""
+"""Chosen on seeds of young scopes that no benchmark page reports."""
 # In the order of `SemanticPolicy._vote`: mean, spread, weight.
 FEATURES = (
     (0.7943, 0.1141, 0.250),  # similarity of the nearest prompt
