@@ -5,11 +5,11 @@ out-of-scope queries, each an answer of its own), six and ten shuffles on which 
 chosen, though of the same queries; `held_out_…` are intents of Banking77 on which the
 calibration's prior was not fitted, beside the half on which it was (`chosen_on_…`). These are
 closed answers: two requests with the same intent have the same answer, and free text is exact only
-by default. A hit gives no label, a call labels its request, audits count as calls. The decision is the
-serving code's own; only the store and the hop are left out. `young_…` are the closed answers of
-`agent-replay`, drawn anew by 24 seeds on which nothing was chosen: scopes of a few hundred to a few
-thousand calls that start cold. Intervals are over intents, those of the worst window over shuffles,
-those of young scopes over replays.
+by default. A hit gives no label, a call labels its request, audits count as calls. The decision is
+the serving code's own; only the store and the hop are left out. `young_…` are the closed answers
+of `agent-replay`, drawn anew by 24 seeds on which nothing was chosen: scopes of a few hundred to a
+few thousand calls that start cold. Intervals are over intents, those of the worst window over
+shuffles, those of young scopes over replays.
 """
 
 from __future__ import annotations
