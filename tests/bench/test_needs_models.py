@@ -18,7 +18,9 @@ USES = ("home_folder(", "whole_stack(", "run_marked(")
 
 
 def uses_models(folder: Path) -> bool:
-    sources = (path.read_text() for path in folder.rglob("*.py"))
+    """Whether a benchmark does; a campaign beside it is a command of its own."""
+    paths = (path for path in folder.rglob("*.py") if path.stem != "stack_campaign")
+    sources = (path.read_text() for path in paths)
     return any(use in source for source in sources for use in USES)
 
 
@@ -38,3 +40,11 @@ def test_without_them_one_line_says_what_to_do(tmp_path: Path) -> None:
     assert ended.stderr.splitlines() == [
         f"penstock.bench: model all-MiniLM-L6-v2 is not in {tmp_path}; run `make model`"
     ]
+
+
+def test_the_campaign_of_stacks_says_so_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "penstock.bench.telemetry.stack_campaign"]
+    environment = {**os.environ, "PENSTOCK_HOME": str(tmp_path)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].endswith("run `make model`")

@@ -23,6 +23,7 @@ from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Number, Table
 from penstock.bench.telemetry.stack import Schedule, run_with_faults
 from penstock.bench.telemetry.stack_findings import StackRun
+from penstock.service.default_models import missing_model
 
 LOG = Path("docs/benchmarks/telemetry-stacks.jsonl")
 FIRST_SEED = 101
@@ -124,6 +125,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m penstock.bench.telemetry.stack_campaign")
     parser.add_argument("--log", type=Path, default=LOG)
     given = parser.parse_args()
+    if problem := missing_model(home_folder()):
+        parser.error(problem)
     schedule = Schedule()
     seed = FIRST_SEED + len(runs_in(given.log))
     say(f"a running stack with faults, for {schedule.total_s / 60:.0f} minutes, seed {seed}")

@@ -37,6 +37,8 @@ MUTATED, QUICK_MUTATED = 25_000, 500
 QUICK_EVERY = 40
 """A quick run splits at one position of so many."""
 PARTS = ("corpus", "mutations", "cases", "cpu")
+NEEDS_MODELS = True
+"""For the marked tests."""
 
 
 def run(options: Options) -> Result:
