@@ -40,28 +40,12 @@ def scope_sizes(cache: Cache) -> list[int]:
     return [len(scope) for scope in semantic(cache).loaded_scopes]
 
 
-def hits_known(cache: Cache) -> int:
-    """Hits of all scopes in memory."""
-    return sum(scope.policy.threshold.hits for scope in semantic(cache).loaded_scopes)
-
-
 async def test_an_event_is_read_as_it_was_appended(rig: Any) -> None:
     log = LearningLog(rig.client, 1 << 20)
     decision = RecordedDecision('["json",1]', 0.9, True, (0.5, 1.0), "number differs")
     vector = np.arange(4, dtype=np.float32)
     learnt = LearningEvent(
-        LEARN,
-        "acme",
-        "scope",
-        "key",
-        "text",
-        "answer",
-        vector,
-        decision,
-        (0.99, 0.98),
-        "n",
-        "m",
-        b"\x01",
+        LEARN, "acme", "scope", "key", "text", "answer", vector, decision, "n", "m", b"\x01"
     )
     reported = LearningEvent(
         WRONG, "acme", "scope", "key", decision=RecordedDecision("answer", 0.5)
@@ -72,7 +56,6 @@ async def test_an_event_is_read_as_it_was_appended(rig: Any) -> None:
     assert first.event.vector is not None
     assert first.event.vector.tolist() == vector.tolist()
     assert (first.event.answer, first.event.decision) == ("answer", decision)
-    assert first.event.hits == (0.99, 0.98)
     assert (first.event.namespace, first.event.context_sha256) == ("n", b"\x01")
     assert second.event == reported
     assert [one.event_id for one in await log.read([second.event_id])] == [second.event_id]
@@ -89,23 +72,6 @@ async def test_replicas_agree_and_a_restart_forgets_nothing(rig: Any) -> None:
     assert old.policy.calibration.label_count == new.policy.calibration.label_count > 150
     stats = await restarted.servicer.GetStats(pb.GetStatsRequest(), ANN)
     assert stats.entries > 100
-
-
-async def test_a_replica_and_a_restart_know_the_hits_that_were_served(rig: Any) -> None:
-    """Each call's event carries the hits before it: by them and the calls the threshold is set."""
-    cache = await rig.make()
-    other = await rig.make()
-    served = len(await rig.teach(cache))
-    await rig.add(cache, chat("quite another matter"), PAY)
-    await eventually(lambda: hits_known(other) == served)
-    restarted = await rig.make()
-    assert hits_known(cache) == hits_known(restarted) == served
-    thresholds = {
-        scope.policy.threshold.value
-        for replica in (other, restarted)
-        for scope in semantic(replica).loaded_scopes
-    }
-    assert len(thresholds) == 1
 
 
 async def test_after_a_gap_in_the_log_scopes_are_relearnt_from_what_it_holds(rig: Any) -> None:

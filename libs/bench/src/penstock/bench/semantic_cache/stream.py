@@ -1,4 +1,4 @@
-"""Streams of requests through a scope from a cold start.
+"""One shuffled stream of requests from a cold start.
 
 Through the serving code's own decision, and through a constant threshold.
 """
@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -96,106 +95,77 @@ class Job:
     judge_errors: float = 0.0
 
 
-class Outcome(Enum):
-    """What became of a request."""
+def run_stream(corpus: Corpus, job: Job) -> StreamResult:
+    """Run one stream from a cold start."""
+    stream = _Stream(corpus, job)
+    for number, position in enumerate(stream.order):
+        stream.request(number, position)
+    return stream.result()
 
-    EXACT = "answered like an equal request before"
-    RIGHT_HIT = "answered like a similar one, rightly"
-    WRONG_HIT = "answered like a similar one, wrongly"
-    CALLED = "called"
 
+class _Stream:
+    """The state of a running stream."""
 
-class ReplayedScope:
-    """One scope from a cold start: the serving code's decision, what it has learnt, and the answers
-    to equal requests. Only the store and the hop are left out.
-
-    Attributes:
-        policy: the decision's state.
-        index: the vectors of the stored requests.
-        stored: answer class and text of each stored request.
-        decisions_s: seconds spent in deciding and learning, by request that was decided.
-        votes: features of each vote, and whether it was right.
-    """
-
-    def __init__(self, width: int, bound: float, seed: int, judge_errors: float = 0.0) -> None:
-        self.policy = SemanticPolicy(width, bound)
-        self.index = VectorIndex(width)
-        self.stored: list[tuple[int, str]] = []
-        self.decisions_s: list[float] = []
-        self.votes: list[tuple[tuple[float, ...], bool]] = []
-        self._judge_errors = judge_errors
-        self._rng = random.Random(seed + AUDIT_SEED_OFFSET)
+    def __init__(self, corpus: Corpus, job: Job) -> None:
+        width = corpus.vectors.shape[1]
+        self._corpus = corpus
+        self._job = job
+        self._audit = random.Random(job.seed + AUDIT_SEED_OFFSET)
+        self._scope = SemanticPolicy(width, job.bound)
+        self._index = VectorIndex(width)
         self._answer_ids: dict[str, int] = {}
+        self._stored: list[tuple[int, str]] = []
         self._exact: dict[str, int] = {}
+        self._hits: list[Hit] = []
+        self._decisions_s: list[float] = []
+        self.order = self._order()
 
-    def request(
-        self, text: str, vector: Floats, answer: str, *, reads_exact: bool = True
-    ) -> Outcome:
-        """Answer a request from the cache, or call and learn.
+    def _order(self) -> list[int]:
+        rng = random.Random(self._job.seed)
+        order = list(range(len(self._corpus.texts)))
+        rng.shuffle(order)
+        if not self._job.zipf:
+            return order
+        weights = [1 / (rank + 1) ** self._job.zipf for rank in range(len(order))]
+        return rng.choices(order, weights, k=len(order))
 
-        Args:
-            text: of the prompt.
-            vector: of the prompt.
-            answer: what is right.
-            reads_exact: whether equal requests are answered without a decision.
-        """
+    def request(self, number: int, position: int) -> None:
+        """Answer one request from the cache, or call and learn."""
+        text = self._corpus.texts[position]
+        vector = self._corpus.vectors[position]
+        answer = self._corpus.answers[position]
         truth = self._answer_ids.setdefault(answer, len(self._answer_ids))
-        if reads_exact and text in self._exact:
-            return Outcome.EXACT if self._exact[text] == truth else Outcome.WRONG_HIT
+        if self._job.zipf and text in self._exact:
+            self._hits.append(Hit(number, self._exact[text] == truth, answer))
+            return
         near = [
-            Neighbour(place, self.stored[place][0], similarity, self.stored[place][1])
-            for place, similarity in self.index.search(vector, NEIGHBOURS)
+            Neighbour(place, self._stored[place][0], similarity, self._stored[place][1])
+            for place, similarity in self._index.search(vector, NEIGHBOURS)
         ]
         began_s = time.perf_counter()
-        decision = self.policy.decide(vector, text, near, self._rng)
-        self.votes.append((decision.features, decision.answer_class == truth))
-        if not decision.serve:
-            label = self._judged(truth)
-            self.policy.learn(vector, text, label, decision, self.policy.threshold.take_hits())
-        self.decisions_s.append(time.perf_counter() - began_s)
+        decision = self._scope.decide(vector, text, near, self._audit)
         if decision.serve:
-            return Outcome.RIGHT_HIT if decision.answer_class == truth else Outcome.WRONG_HIT
-        self.index.add(len(self.stored), vector)
-        self.stored.append((label, text))
-        self._exact[text] = truth
-        return Outcome.CALLED
+            self._hits.append(Hit(number, decision.answer_class == truth, answer))
+        else:
+            label = self._judged(truth)
+            self._scope.learn(vector, text, label, decision)
+        self._decisions_s.append(time.perf_counter() - began_s)
+        if not decision.serve:
+            self._index.add(len(self._stored), vector)
+            self._stored.append((label, text))
+            self._exact[text] = truth
 
     def _judged(self, truth: int) -> int:
         """The judge's label for an answer: the true one, or a random one where it errs."""
-        if self._rng.random() >= self._judge_errors:
+        if self._audit.random() >= self._job.judge_errors:
             return truth
-        return self._rng.randrange(len(self._answer_ids))
+        return self._audit.randrange(len(self._answer_ids))
 
-
-def run_stream(corpus: Corpus, job: Job) -> StreamResult:
-    """Run one stream from a cold start."""
-    scope = ReplayedScope(corpus.vectors.shape[1], job.bound, job.seed, job.judge_errors)
-    hits: list[Hit] = []
-    order = stream_order(corpus, job)
-    for number, position in enumerate(order):
-        answer = corpus.answers[position]
-        outcome = scope.request(
-            corpus.texts[position],
-            corpus.vectors[position],
-            answer,
-            reads_exact=bool(job.zipf),
+    def result(self) -> StreamResult:
+        """What became of the stream."""
+        return StreamResult(
+            len(self.order), self._hits, self._decisions_s, self._scope, self._index, self._stored
         )
-        if outcome is not Outcome.CALLED:
-            hits.append(Hit(number, outcome is not Outcome.WRONG_HIT, answer))
-    return StreamResult(
-        len(order), hits, scope.decisions_s, scope.policy, scope.index, scope.stored
-    )
-
-
-def stream_order(corpus: Corpus, job: Job) -> list[int]:
-    """The positions of a stream's requests in the corpus, in the order in which they come."""
-    rng = random.Random(job.seed)
-    order = list(range(len(corpus.texts)))
-    rng.shuffle(order)
-    if not job.zipf:
-        return order
-    weights = [1 / (rank + 1) ** job.zipf for rank in range(len(order))]
-    return rng.choices(order, weights, k=len(order))
 
 
 def shuffled_similarities(corpus: Corpus, seed: int) -> tuple[Floats, list[str]]:

@@ -3,79 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
-from penstock.bench.harness.data_sets import BANKING77, CLINC150
+from penstock.bench.harness.data_sets import BANKING77
 from penstock.bench.harness.intervals import bootstrap
 from penstock.bench.harness.parts import Part
-from penstock.bench.harness.report import Number, Plot, Table
-from penstock.bench.semantic_cache.data import Corpus
+from penstock.bench.harness.report import Table
+from penstock.bench.semantic_cache.data import CLINC150, Corpus
 from penstock.bench.semantic_cache.intents import (
     Intent,
+    Results,
     constant_thresholds,
-    errors_per_request,
-    first_hits,
     gain_figures,
     intents_of,
     stream_figures,
-    variant_of,
 )
-from penstock.bench.semantic_cache.jobs import CHOSEN_ON, HELD_OUT, JUDGE_ERRORS, LOOSE, STRICT
-from penstock.bench.semantic_cache.stream import Job, StreamResult
-
-V = TypeVar("V")
-Streams = Mapping[Job, StreamResult]
-PREFIXES = {CLINC150: "clinc_", CHOSEN_ON: "chosen_on_", HELD_OUT: "held_out_"}
-"""Before the names of figures, by corpus; Banking77's have none."""
-DRAWS = 1_000
+from penstock.bench.semantic_cache.stream import StreamResult
 
 
-def streamed_figures(corpora: Mapping[str, Corpus], streams: Streams) -> Part:
-    """Figures of all streams, and the constant thresholds on two shuffles of Banking77."""
-    by_corpus = {
-        name: {job: result for job, result in streams.items() if job.corpus == name}
-        for name in dict.fromkeys(job.corpus for job in streams)
-    }
-    compared = sorted({job.seed for job in by_corpus[BANKING77]})[:2]
+def streamed_figures(
+    corpora: Mapping[str, Corpus], by_corpus: Mapping[str, Results], compared: Sequence[int]
+) -> tuple[Part, Table]:
+    """Figures of the streams over intents and shuffles, and the constant thresholds.
+
+    Args:
+        corpora: by name.
+        by_corpus: results by the corpus's name.
+        compared: shuffles of Banking77 on which constant thresholds are tried.
+    """
     banking = intents_of(corpora[BANKING77], by_corpus[BANKING77], compared)
-    shuffles = _shuffles(by_corpus[BANKING77])
-    figures = {**_banking_figures(banking), **_worst_windows(shuffles)}
-    intervals = {
-        **bootstrap(banking, _banking_figures, "intents", DRAWS),
-        **bootstrap(shuffles, _worst_windows, "shuffles"),
+    clinc = intents_of(corpora[CLINC150], by_corpus[CLINC150], ())
+    shuffles = [
+        {bound: by_seed[seed] for bound, by_seed in by_corpus[BANKING77].items()}
+        for seed in by_corpus[BANKING77][max(by_corpus[BANKING77])]
+    ]
+    figures = {
+        **_banking_figures(banking),
+        **_worst_windows(shuffles),
+        **_clinc_figures(clinc),
     }
-    for name, prefix in PREFIXES.items():
-        if name in by_corpus:
-            intents = intents_of(corpora[name], by_corpus[name])
-            figures |= _prefixed(prefix, stream_figures(intents))
-            found = bootstrap(intents, stream_figures, "intents", DRAWS)
-            intervals |= _prefixed(prefix, found)
-    tables = (_stream_table(streams), constant_thresholds(banking))
-    return Part(figures, tables=tables, intervals=intervals)
-
-
-def _prefixed(prefix: str, named: Mapping[str, V]) -> dict[str, V]:
-    return {f"{prefix}{name.replace('hit_', '')}": value for name, value in named.items()}
+    intervals = {
+        **bootstrap(banking, _banking_figures, "intents", 2_000),
+        **bootstrap(shuffles, _worst_windows, "shuffles"),
+        **bootstrap(clinc, _clinc_figures, "intents", 1_000),
+    }
+    return Part(figures, intervals=intervals), constant_thresholds(banking)
 
 
 def _banking_figures(intents: Sequence[Intent]) -> dict[str, float]:
-    loose, strict = (variant_of(Job(BANKING77, bound, 0)) for bound in (LOOSE, STRICT))
+    found = stream_figures(intents) | gain_figures(intents)
+    found["first_1000_hits"] = found.pop("first_1000_hits_03")
+    del found["first_1000_hits_01"]
+    return found
+
+
+def _clinc_figures(intents: Sequence[Intent]) -> dict[str, float]:
+    found = stream_figures(intents)
     return {
-        **stream_figures(intents),
-        **gain_figures(intents, loose),
-        "first_1000_hits": first_hits(intents, loose),
-        f"errors_per_request_{loose}": errors_per_request(intents, loose),
-        f"errors_per_request_{strict}": errors_per_request(intents, strict),
+        f"clinc_{name.replace('hit_', '')}": value
+        for name, value in found.items()
+        if name.startswith(("call_cut", "hit_precision"))
     }
-
-
-def _shuffles(streams: Streams) -> list[dict[float, StreamResult]]:
-    """The plain streams of each shuffle, by bound."""
-    found: dict[int, dict[float, StreamResult]] = {}
-    for job, result in streams.items():
-        if not job.zipf and not job.judge_errors:
-            found.setdefault(job.seed, {})[job.bound] = result
-    return list(found.values())
 
 
 def _worst_windows(shuffles: Sequence[Mapping[float, StreamResult]]) -> dict[str, float]:
@@ -86,50 +73,3 @@ def _worst_windows(shuffles: Sequence[Mapping[float, StreamResult]]) -> dict[str
         )
         for bound in shuffles[0]
     }
-
-
-def _stream_table(streams: Streams) -> Table:
-    columns = (
-        "data",
-        "bound",
-        "repeated (Zipf)",
-        "wrong labels",
-        "shuffle",
-        "cut",
-        "precision",
-        "hits in the first 1,000",
-        "worst window ÷ bound",
-    )
-    rows: tuple[tuple[str | Number, ...], ...] = tuple(
-        (
-            job.corpus,
-            job.bound,
-            job.zipf,
-            job.judge_errors,
-            job.seed,
-            result.cut,
-            result.precision,
-            result.early_hit_share(),
-            result.worst_error_ratio(job.bound),
-        )
-        for job, result in streams.items()
-    )
-    return Table("Streams", columns, rows)
-
-
-def noise_plot(figures: Mapping[str, Number]) -> Plot:
-    """Cut and precision at 0.03 over the share of wrong labels."""
-    shares = [0.0, *JUDGE_ERRORS]
-    variants = [variant_of(Job("", LOOSE, 0, judge_errors=share)) for share in shares]
-    percent = [100 * share for share in shares]
-    series = {
-        f"{label} ({corpus})": (percent, [float(figures[name + each]) for each in variants])
-        for corpus, label, name in (
-            ("Banking77", "calls saved", "call_cut_"),
-            ("Banking77", "hits that are right", "hit_precision_"),
-            ("CLINC150", "calls saved", "clinc_call_cut_"),
-            ("CLINC150", "hits that are right", "clinc_precision_"),
-        )
-    }
-    title = "Wrong labels cost hits, not precision"
-    return Plot(title, "labels that are wrong, %", "share", series)

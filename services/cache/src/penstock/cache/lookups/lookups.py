@@ -112,7 +112,6 @@ class Lookups:
             return self._semantic_miss(semantic, semantic.rule)
         entry = await self._fresh_entry(lookup, candidate.key)
         if entry is None:
-            await self._semantic_lookup.withdraw_hit(semantic)
             semantic = replace(semantic, candidate=candidate.without_entry())
             return self._semantic_miss(semantic, "miss: entry has left")
         # Whether a similar answer may be served depends on each caller's own bound, so identical

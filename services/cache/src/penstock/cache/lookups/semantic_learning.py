@@ -58,9 +58,7 @@ class SemanticLearning:
             reason = "the judge gave no verdict" if self._judge else "no judge"
             return f"semantic_off: {reason}"
         self._record_agreement(ticket.lookup, candidate, answer)
-        hits = await self._semantic_cache.take_hits(ticket.semantic.scope_key)
-        event = _learn_event(ticket, candidate, answer, hits)
-        await self._semantic_cache.learning_log.append(event)
+        await self._semantic_cache.learning_log.append(_learn_event(ticket, candidate, answer))
         return ""
 
     async def learn_complaint(self, served: ServedAnswer) -> None:
@@ -113,9 +111,7 @@ class SemanticLearning:
         return f"text:{lookup.key}"
 
 
-def _learn_event(
-    ticket: LookupTicket, candidate: Candidate, answer: str, hits: tuple[float, ...]
-) -> LearningEvent:
+def _learn_event(ticket: LookupTicket, candidate: Candidate, answer: str) -> LearningEvent:
     lookup = ticket.lookup
     scope = lookup.request.scope
     return LearningEvent(
@@ -127,7 +123,6 @@ def _learn_event(
         answer=answer,
         vector=candidate.vector,
         decision=_recorded(candidate),
-        hits=hits,
         namespace=scope.namespace,
         model=scope.model,
         context_sha256=scope.context_sha256,

@@ -128,12 +128,6 @@ class SemanticLookup:
         if result.candidate is not None:
             self._lookup_value.record(result.scope_key, is_hit=is_hit)
 
-    async def withdraw_hit(self, result: SemanticResult) -> None:
-        """Take back a hit whose entry has left the store, so that its scope does not count it."""
-        if self._semantic_cache is not None and result.candidate is not None:
-            probability = result.candidate.decision.probability
-            await self._semantic_cache.withdraw_hit(result.scope_key, probability)
-
     def _refusal(self, tenant: str, request: pb.LookUpRequest, prompt: Prompt) -> str:
         """The rule for which the semantic cache is not asked; empty where it is."""
         section = self._section.value

@@ -19,11 +19,8 @@ import numpy as np
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 MAX_FITTED_VECTORS = 20_000
 """The discriminant is fitted on the latest vectors only."""
-FIRST_FIT_INSERTS = 60
-"""Inserts before the first fit of the discriminant."""
-FIT_GROWTH = 1.25
 FIT_EVERY_INSERTS = 250
-"""It is fitted again when inserts have grown by this factor, at the latest after so many."""
+"""Inserts between two fits of the discriminant."""
 MIN_TOLERATED = 1
 MIN_TOLERATED_PER_FAULT = 10
 """A class is served in spite of a contradiction once it has been right in spite of that kind so
@@ -59,7 +56,6 @@ class AnswerClasses:
         wrong.
         """
         self._inserts = 0
-        self._next_fit = FIRST_FIT_INSERTS
         self._vectors: deque[Floats] = deque(maxlen=MAX_FITTED_VECTORS)
         self._vector_classes: deque[int] = deque(maxlen=MAX_FITTED_VECTORS)
         self._weights: Floats | None = None
@@ -91,9 +87,7 @@ class AnswerClasses:
         self._vectors.append(vector)
         self._vector_classes.append(answer_class)
         self._inserts += 1
-        if self._inserts >= self._next_fit:
-            step = min(math.ceil(self._inserts * (FIT_GROWTH - 1.0)), FIT_EVERY_INSERTS)
-            self._next_fit = self._inserts + step
+        if self._inserts % FIT_EVERY_INSERTS == 0:
             self._fit_discriminant()
 
     def record_vote(self, answer_class: int, is_right: bool) -> None:

@@ -2,9 +2,8 @@
 
 1. The nearest cached prompts vote for the answer class of theirs, weighted by similarity.
 2. A gate refuses the winner where its nearest prompt contradicts the new one (`gate`).
-3. What is known of the vote becomes features, and these a probability of being right
-   (`calibration`).
-4. The winner is served from a `threshold` on, except for audits and for classes found wrong lately.
+3. What is known of the vote becomes features, and these a probability of being right (`threshold`).
+4. The winner is served from a threshold on, except for audits and for classes found wrong lately.
 
 Every request that is not served is called, and its true answer teaches the scope whether the vote
 was right. Votes are for answer classes; the entry served is the newest verified one of the class.
@@ -18,10 +17,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
-from penstock.cache.semantic.calibration import Calibration
 from penstock.cache.semantic.classes import AnswerClasses, Floats
 from penstock.cache.semantic.gate import contradiction, tokens
-from penstock.cache.semantic.threshold import ServingThreshold
+from penstock.cache.semantic.threshold import Calibration, ServingThreshold
 from penstock.service.purity import pure
 
 NEIGHBOURS = 32
@@ -104,6 +102,7 @@ class SemanticPolicy:
             return replace(evidence, rule=f"gate: {kind}", contradiction=kind)
         if not self.calibration.is_ready:
             return replace(evidence, rule="miss: learning")
+        self.threshold.observe(evidence.probability)
         if not self.threshold.would_serve(evidence.probability, bound):
             return replace(evidence, rule="miss: not sure enough")
         if self.threshold.is_broken:
@@ -114,26 +113,12 @@ class SemanticPolicy:
             return replace(evidence, rule="miss: found wrong lately")
         if self.threshold.draw_audit(rng):
             return replace(evidence, rule="audit", is_audit=True)
-        self.threshold.record_hit(evidence.probability)
         return replace(evidence, serve=True, rule="semantic")
 
     def learn(
-        self,
-        vector: Floats,
-        text: str,
-        answer_class: int,
-        decision: SemanticDecision,
-        hits: Sequence[float] = (),
+        self, vector: Floats, text: str, answer_class: int, decision: SemanticDecision
     ) -> None:
-        """Learn the true answer class of a prompt that was not served, from its call.
-
-        Args:
-            vector: the prompt's embedding, of length 1.
-            answer_class: of the answer that the call has brought.
-            decision: what had been decided for the prompt.
-            hits: probabilities of answers served before, which nothing learnt has said yet.
-        """
-        self.threshold.observe_hits(hits)
+        """Learn the true answer class of a prompt that was not served, from its call."""
         if decision.features:
             self._learn_vote(decision, is_right=decision.answer_class == answer_class)
         self.classes.insert(vector, tokens(text), answer_class)
@@ -146,14 +131,11 @@ class SemanticPolicy:
 
     def _learn_vote(self, decision: SemanticDecision, *, is_right: bool) -> None:
         self.calibration.learn(np.array(decision.features), is_right)
-        self.threshold.error_ratio.count_label()
         self.classes.record_vote(decision.answer_class, is_right)
         if decision.contradiction:
             self.classes.record_contradiction(
                 decision.answer_class, decision.contradiction, is_right
             )
-        elif decision.probability > 0.0:
-            self.threshold.observe(decision.probability)
         if decision.is_audit:
             self.threshold.record_audit(decision.probability, is_right)
             if not is_right:

@@ -49,9 +49,7 @@ class LearningEvent:
     """One thing to learn.
 
     `kind` is LEARN (a call has brought the answer to a prompt), REMOVE (an entry was removed) or
-    WRONG (a caller reported an entry as wrong). `key` is the entry that holds the answer. `hits`
-    are the probabilities of the answers that the appending replica has served in the scope since
-    its event before: hits have no events of their own, so that serving them writes nothing.
+    WRONG (a caller reported an entry as wrong). `key` is the entry that holds the answer.
     """
 
     kind: str
@@ -62,7 +60,6 @@ class LearningEvent:
     answer: str = ""
     vector: Floats | None = None
     decision: RecordedDecision | None = None
-    hits: tuple[float, ...] = ()
     namespace: str = ""
     model: str = ""
     context_sha256: bytes = b""
@@ -130,7 +127,6 @@ def _fields(event: LearningEvent) -> dict[Any, Any]:
         "a": event.answer,
         "v": event.vector.tobytes() if event.vector is not None else b"",
         "d": _decision_json(event.decision),
-        "h": np.asarray(event.hits, np.float64).tobytes(),
         "n": event.namespace,
         "m": event.model,
         "c": event.context_sha256,
@@ -151,7 +147,6 @@ def _event(fields: dict[bytes, bytes]) -> LearningEvent:
         answer=text(b"a"),
         vector=vector,
         decision=_decision(fields[b"d"]),
-        hits=tuple(np.frombuffer(fields.get(b"h", b""), np.float64).tolist()),
         namespace=text(b"n"),
         model=text(b"m"),
         context_sha256=fields.get(b"c", b""),

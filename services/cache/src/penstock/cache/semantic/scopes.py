@@ -127,8 +127,7 @@ class ScopeState:
         answer_class = self._class_numbers.setdefault(event.answer, len(self._class_numbers))
         if answer_class == len(self._canonical_answers):
             self._canonical_answers.append(event.answer)
-        decision = self._decision(event.decision)
-        self.policy.learn(vector, event.text, answer_class, decision, event.hits)
+        self.policy.learn(vector, event.text, answer_class, self._decision(event.decision))
         self._newest_entries[answer_class] = event.key
         vector_id = self._next_vector_id
         self._next_vector_id += 1

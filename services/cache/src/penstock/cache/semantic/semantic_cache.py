@@ -114,19 +114,6 @@ class SemanticCache:
             self._is_asked.set()
         return found
 
-    async def take_hits(self, scope_key: str) -> tuple[float, ...]:
-        """The probabilities of the answers that were served here in a scope and that the learning
-        log does not hold yet; they are the caller's to append, with the scope's next event.
-
-        What is not appended is forgotten, as are the latest hits of a scope that leaves memory and
-        of a process that ends: about 1 ÷ `AUDIT_SHARE` of them at most, since audits are learnt.
-        """
-        return await self._on_worker(partial(self._take_hits, scope_key))
-
-    async def withdraw_hit(self, scope_key: str, probability: float) -> None:
-        """Take back a hit whose entry has left the store."""
-        await self._on_worker(partial(self._withdraw_hit, scope_key, probability))
-
     async def read(self, view: Callable[[list[ScopeState]], R]) -> R:
         """What `view` returns for the loaded scopes, called on the thread that changes them."""
         return await self._on_worker(lambda: view(self.loaded_scopes))
@@ -176,15 +163,6 @@ class SemanticCache:
             state.classes_with_entries(voted, MAX_RIVALS),
             embed_ms,
         )
-
-    def _take_hits(self, scope_key: str) -> tuple[float, ...]:
-        state = self._scopes.loaded.get(scope_key)
-        return state.policy.threshold.take_hits() if state is not None else ()
-
-    def _withdraw_hit(self, scope_key: str, probability: float) -> None:
-        state = self._scopes.loaded.get(scope_key)
-        if state is not None:
-            state.policy.threshold.withdraw_hit(probability)
 
     def _without_scope(self, scope_key: str) -> SemanticDecision:
         if not self._scopes.is_unloaded(scope_key):

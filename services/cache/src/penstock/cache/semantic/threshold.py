@@ -1,29 +1,54 @@
-"""Which answers are sure enough to be served? A threshold on their probability of being right that
-keeps the configured bound on wrong answers among hits.
+"""When is a cached answer likely enough to be right? A calibrated probability, and a threshold on
+that probability which adjusts itself to the configured error bound.
 
-`ServingThreshold` takes the lowest threshold with which two things hold. Among the answers that it
-would serve, the expected share of errors is within the bound. And among all hits of the scope so
-far, together with those that as many further requests as it remembers would bring, there are with
-confidence no more errors than the bound allows (`error_ratio`). A young scope has few hits, whose
-errors chance decides, so it serves only what is surest; the margin shrinks as hits accumulate
-(docs/decisions/0154-a-bound-held-with-confidence.md).
+`Calibration` turns the features of a voted answer into the probability that the answer is right.
+`ServingThreshold` chooses the lowest probability that may be served such that the expected share of
+errors among hits stays within the bound. That expectation is corrected by audits, that is, by
+would-be hits that are called all the same: errors found by audits may raise the threshold, and
+audits never lower it below what the calibration says. The result is a target with an audited
+bound, not a guarantee.
 
-Audits, would-be hits that are called all the same, correct what is expected. The state comes from
-the learning log, except for the latest hits, which the next event of the log carries.
+Audits carry the same weight as any other label when the calibration is fitted. Each audit stands
+for many hits, but weighting it by their number would let single audits bend the curve by chance.
+The price is a known bias: of 10 errors that the calibration expects among hits, 5 to 7 occur.
+`PRIOR_ERROR_RATIO` is the ratio that is assumed until audits have been made
+(docs/decisions/0024-what-an-audit-weighs.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from random import Random
 
 import numpy as np
-from penstock.cache.semantic.error_ratio import CONFIDENCE, ErrorRatio, Row
 from penstock.service.purity import pure
 
+Row = np.ndarray[tuple[int], np.dtype[np.float64]]
+Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+MIN_LABELS = 150
+"""Labels that a scope needs before it serves anything."""
+FIRST_FITS = (50, 100, 150)
+"""Numbers of labels at which the calibration is fitted first."""
+FIT_EVERY = 50
+"""Labels between two later fits."""
+MAX_LABELS = 1_200
+"""Only the latest labels are used: the more entries a scope holds, the more reliable the same
+similarity is. Chosen on shuffles that no benchmark page reports.
+"""
+LAPSE_RATE = 0.0045
+"""Share of cached answers that are wrong whatever the similarity; no probability exceeds 1 less
+this. Chosen like `MAX_LABELS`, as is `PRIOR_ERROR_RATIO`.
+"""
+MODERATION = 0.3 * math.pi / 8.0
+"""How strongly uncertain weights move a probability towards one half. Full moderation (pi / 8)
+would keep a scope that makes no errors from serving.
+"""
+MIN_SPREAD = 1e-3
+"""A feature whose standard deviation is smaller has not varied yet and is not scaled."""
+BIAS_RIDGE = 1e-3
+"""The bias is not regularised; this keeps its curvature from being zero."""
 AUDIT_SHARE = 0.015
 """Share of would-be hits that are audited."""
 TIGHTENED_AUDIT_SHARE = 0.15
@@ -32,9 +57,16 @@ TIGHTENED_INSPECTIONS = 60
 inspection, as in ISO 2859), since other answers may have changed as well.
 """
 WINDOW = 1_000
-"""Latest candidates, called or served, from whose probabilities the threshold is chosen."""
+"""Latest probabilities from which the threshold is chosen."""
 TUNE_EVERY = 20
-"""Candidates between two choices of the threshold."""
+"""Probabilities between two choices of the threshold."""
+PRIOR_ERROR_RATIO = 0.7
+"""Observed over expected errors among hits, before there are audits; also the lowest value used."""
+MAX_ERROR_RATIO = 4.0
+PRIOR_EXPECTED_ERRORS = 8.0
+"""Weight of the prior, in expected errors."""
+AUDIT_DECAY = 0.998
+"""Factor by which each further audit reduces the weight of the earlier ones."""
 RECENT_AUDITS = 100
 BREAK_LEVEL = 0.01
 """The bound counts as broken when the latest audits would be this improbable under it (Clopper and
@@ -42,6 +74,77 @@ Pearson 1934).
 """
 UNREACHABLE = 2.0
 """A threshold that no probability reaches."""
+
+
+@pure
+class Calibration:
+    """The probability that a voted answer is right, by ridge logistic regression on standardised
+    features.
+
+    With few labels, or features unlike those of any label, the weights are uncertain; that
+    uncertainty moderates the probability (MacKay 1992). A lapse rate keeps it from exceeding the
+    share of answers that are right at all (as in psychometric functions: Wichmann and Hill 2001).
+    """
+
+    def __init__(self) -> None:
+        self.label_count = 0
+        self._labels: deque[tuple[Row, bool]] = deque(maxlen=MAX_LABELS)
+        self._mean: Row | None = None
+        self._spread = np.zeros(0)
+        self._weights = np.zeros(0)
+        """One for each feature, and the bias."""
+        self._covariance: Matrix = np.zeros((0, 0))
+        """Of the weights, by Laplace's approximation."""
+
+    @property
+    def is_ready(self) -> bool:
+        """True once there are enough labels to serve by."""
+        return self.label_count >= MIN_LABELS and self._mean is not None
+
+    def learn(self, features: Row, is_right: bool) -> None:
+        """Add a label: whether the answer that was voted with these features was right."""
+        self._labels.append((features, is_right))
+        self.label_count += 1
+        past_first_fits = self.label_count - FIRST_FITS[-1]
+        if self.label_count in FIRST_FITS or (
+            past_first_fits > 0 and past_first_fits % FIT_EVERY == 0
+        ):
+            self._fit()
+
+    def probability(self, features: Row) -> float:
+        """The probability, 0 to 1, that an answer with these features is right; 0 before a fit."""
+        if self._mean is None:
+            return 0.0
+        row = np.append((features - self._mean) / self._spread, 1.0)
+        variance = float(row @ self._covariance @ row)
+        score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * variance)
+        return (1.0 - LAPSE_RATE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
+
+    def _fit(self) -> None:
+        is_right = np.array([right for _, right in self._labels])
+        if is_right.all() or not is_right.any():
+            return
+        # Takes half a second to import, on the thread that learns, and only where labels come.
+        from sklearn.linear_model import LogisticRegression
+
+        features = np.array([features for features, _ in self._labels])
+        mean = features.mean(axis=0)
+        spread = features.std(axis=0)
+        spread[spread < MIN_SPREAD] = 1.0
+        scaled = (features - mean) / spread
+        model = LogisticRegression(C=1.0, max_iter=200).fit(scaled, is_right)
+        self._mean = mean
+        self._spread = spread
+        self._weights = np.append(model.coef_[0], model.intercept_[0])
+        self._covariance = _weight_covariance(scaled, model.predict_proba(scaled)[:, 1])
+
+
+def _weight_covariance(scaled: Matrix, probabilities: Row) -> Matrix:
+    """Laplace's approximation: the inverse curvature of the regularised log likelihood."""
+    rows = np.column_stack([scaled, np.ones(len(scaled))])
+    curvature = (rows * (probabilities * (1.0 - probabilities))[:, None]).T @ rows
+    curvature += np.diag([*[1.0] * scaled.shape[1], BIAS_RIDGE])
+    return np.asarray(np.linalg.inv(curvature), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +169,6 @@ class ServingThreshold:
     def __init__(self, bound: float) -> None:
         self.bound = bound
         self.value = UNREACHABLE
-        self.error_ratio = ErrorRatio()
         self.audit_count = 0
         self.right_audit_count = 0
         self.is_broken = False
@@ -74,47 +176,26 @@ class ServingThreshold:
         """Would-be hits that are still to be audited at the higher share."""
         self._recent_audits: deque[bool] = deque(maxlen=RECENT_AUDITS)
         self._probabilities: deque[float] = deque(maxlen=WINDOW)
-        self._logged_hits = 0
+        self._observed_errors = 0.0
         self._expected_errors = 0.0
-        """Among these hits, by the calibration of their time."""
-        self._unlogged: deque[float] = deque(maxlen=WINDOW)
-        """Probabilities of hits that no event of the log has carried yet."""
         self._since_tuned = 0
 
     @property
-    def hits(self) -> int:
-        """The number of answers served so far, as far as it is known here."""
-        return self._logged_hits + len(self._unlogged)
+    def error_ratio(self) -> float:
+        """Observed over expected errors, shrunk towards the prior (mean of a gamma
+        distribution).
+        """
+        observed = self._observed_errors + PRIOR_EXPECTED_ERRORS * PRIOR_ERROR_RATIO
+        expected = self._expected_errors + PRIOR_EXPECTED_ERRORS
+        return min(max(observed / expected, PRIOR_ERROR_RATIO), MAX_ERROR_RATIO)
 
     def observe(self, probability: float) -> None:
-        """Note the probability of a candidate that passed the gate and was called."""
+        """Note the probability of a candidate that passed the gate; now and then tune the value."""
         self._probabilities.append(probability)
-        self._count_candidates(1)
-
-    def record_hit(self, probability: float) -> None:
-        """Note that an answer was served here, which no event of the log says yet."""
-        self._unlogged.append(probability)
-        self._count_candidates(1)
-
-    def withdraw_hit(self, probability: float) -> None:
-        """Take back a hit whose answer could not be served after all."""
-        if probability in self._unlogged:
-            self._unlogged.remove(probability)
-
-    def take_hits(self) -> tuple[float, ...]:
-        """The probabilities of hits that no event of the log says yet; they are the caller's to
-        log, and not counted here until `observe_hits` is told of them.
-        """
-        taken = tuple(self._unlogged)
-        self._unlogged.clear()
-        return taken
-
-    def observe_hits(self, probabilities: Sequence[float]) -> None:
-        """Note hits of which an event of the log says that some replica has served them."""
-        self._probabilities.extend(probabilities)
-        self._logged_hits += len(probabilities)
-        self._expected_errors += sum(1.0 - probability for probability in probabilities)
-        self._count_candidates(len(probabilities))
+        self._since_tuned += 1
+        if self._since_tuned >= TUNE_EVERY:
+            self._since_tuned = 0
+            self.value = self._tuned()
 
     def would_serve(self, probability: float, bound: float | None = None) -> bool:
         """Whether a probability reaches the threshold.
@@ -140,7 +221,7 @@ class ServingThreshold:
             self._tightened_left = TIGHTENED_INSPECTIONS
         self._recent_audits.append(is_right)
         self.is_broken = self._is_bound_broken()
-        self.error_ratio.record(probability, is_wrong=not is_right)
+        self._record_error(probability, is_wrong=not is_right)
 
     def record_complaint(self, probability: float) -> None:
         """Note that a caller reported a hit as wrong.
@@ -148,48 +229,33 @@ class ServingThreshold:
         This raises the threshold. It is not a random sample, so the audited precision leaves it
         out.
         """
-        self.error_ratio.record(probability, is_wrong=True)
+        self._record_error(probability, is_wrong=True)
 
     def trade_off(self, points: int = 21) -> list[TradeOffPoint]:
         """What other thresholds would have served in the window, the highest threshold first."""
-        errors = self._window_errors()
-        if not len(errors):
+        if not self._probabilities:
             return []
-        shares = self.error_ratio.mean * np.cumsum(errors) / np.arange(1, len(errors) + 1)
-        places = np.unique(np.linspace(0, len(errors) - 1, points).astype(int))
+        ordered, errors = self._error_curve()
+        places = np.unique(np.linspace(0, len(ordered) - 1, points).astype(int))
         return [
             TradeOffPoint(
-                float(1.0 - errors[place]),
-                (place + 1) / len(errors),
-                float(min(shares[place], 1.0)),
+                float(ordered[place]), (place + 1) / len(ordered), float(min(errors[place], 1.0))
             )
             for place in places
         ]
 
-    def _count_candidates(self, count: int) -> None:
-        self._since_tuned += count
-        if self._since_tuned >= TUNE_EVERY:
-            self._since_tuned = 0
-            self.value = self._tuned()
-
     def _tuned(self) -> float:
-        """The lowest threshold that keeps the bound, were the window to come once more."""
-        errors = self._window_errors()
-        counts = np.arange(1, len(errors) + 1)
-        sums = np.cumsum(errors)
-        is_within = self.error_ratio.mean * sums <= self.bound * counts
-        served = 1.0 - np.fromiter(self._unlogged, np.float64)
-        confidence = self.error_ratio.confidence(
-            self._expected_errors + float(served.sum()) + sums,
-            np.asarray(self.bound * (self.hits + counts), np.float64),
-        )
-        chosen = np.flatnonzero(is_within & (confidence >= CONFIDENCE))
-        return float(1.0 - errors[chosen[-1]]) if len(chosen) else UNREACHABLE
+        ordered, errors = self._error_curve()
+        within_bound = np.flatnonzero(errors <= self.bound)
+        return float(ordered[within_bound[-1]]) if len(within_bound) else UNREACHABLE
 
-    def _window_errors(self) -> Row:
-        """Probabilities of the window's candidates to be wrong, the smallest first."""
-        latest = chain(self._probabilities, self._unlogged)
-        return np.sort(1.0 - np.fromiter(latest, np.float64))
+    def _error_curve(self) -> tuple[Row, Row]:
+        """The window's probabilities in falling order, and the share of errors expected among all
+        down to each.
+        """
+        ordered = np.sort(np.fromiter(self._probabilities, np.float64))[::-1]
+        counts = np.arange(1, len(ordered) + 1)
+        return ordered, self.error_ratio * np.cumsum(1.0 - ordered) / counts
 
     def _is_bound_broken(self) -> bool:
         audits = len(self._recent_audits)
@@ -197,6 +263,10 @@ class ServingThreshold:
         if wrong == 0:
             return False
         return _beta_quantile(BREAK_LEVEL, wrong, audits - wrong + 1) > self.bound
+
+    def _record_error(self, probability: float, *, is_wrong: bool) -> None:
+        self._observed_errors = self._observed_errors * AUDIT_DECAY + is_wrong
+        self._expected_errors = self._expected_errors * AUDIT_DECAY + (1.0 - probability)
 
 
 @pure

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
-from penstock.bench.harness.data_sets import BANKING77, CLINC150, banking77
+from penstock.bench.harness.data_sets import BANKING77, banking77
 from penstock.bench.harness.options import Options
+from penstock.bench.semantic_cache.data import CLINC150
 from penstock.bench.tokens.data import BFCL
 
 SEED = 20260302
@@ -34,11 +35,11 @@ class Question(NamedTuple):
     settings: Json
 
 
-def questions(options: Options, seed: int = SEED) -> list[Question]:
-    """All requests of the three corpora, in a fixed order without meaning, one for each seed."""
+def questions(options: Options) -> list[Question]:
+    """All requests of the three corpora, in a fixed order without meaning."""
     found = [*_intents(BANKING77, _banking(options)), *_intents(CLINC150, _clinc(options))]
     found += _functions(options)
-    random.Random(seed).shuffle(found)
+    random.Random(SEED).shuffle(found)
     return found
 
 
@@ -52,17 +53,13 @@ def drawn(of: Sequence[Question], count: int, zipf: float, seed: int = SEED) -> 
             twice.
         seed: of the draws.
     """
-    chosen = drawn_places(len(of), count, zipf, seed)
-    return [_run(number, place, of[place]) for number, place in enumerate(chosen)]
-
-
-def drawn_places(places: int, count: int, zipf: float, seed: int = SEED) -> list[int]:
-    """So many draws among places 0 to `places` - 1; see `drawn`."""
     rng = random.Random(seed)
     if not zipf:
-        return rng.sample(range(places), count)
-    weights = [1 / (rank + 1) ** zipf for rank in range(places)]
-    return rng.choices(range(places), weights, k=count)
+        chosen = rng.sample(range(len(of)), count)
+    else:
+        weights = [1 / (rank + 1) ** zipf for rank in range(len(of))]
+        chosen = rng.choices(range(len(of)), weights, k=count)
+    return [_run(number, place, of[place]) for number, place in enumerate(chosen)]
 
 
 def first_asked(runs: Sequence[RecordedRun]) -> Counter[str]:
