@@ -49,6 +49,7 @@ StoreName = Literal["ledger", "cache"]
 MAX_BYTES: dict[StoreName, int] = {"ledger": 0, "cache": 1 << 30}
 """Of the embedded stores' data; 0: nothing is evicted."""
 """When the append-only file is synced; see `durability.py`."""
+SHUT_DOWN_S = 2.0
 TIMER_HZ = 2
 """How often an embedded server looks at the clock while it has no command: whether a wait is over,
 what has expired, whether the file is to be synced. Its default of 10 takes most of what it takes at
@@ -322,7 +323,15 @@ async def embedded_store(folder: Path, appendfsync: Appendfsync = "everysec") ->
         await wait_ready(client, process)
         yield server.url
     finally:
-        await client.aclose()
+        await _shut_down(client)
         process.terminate()
         process.wait(timeout=10)
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+async def _shut_down(client: redis.asyncio.Redis) -> None:
+    """Ask a server to end, which it does at once; a signal it sees when its timer is due."""
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(SHUT_DOWN_S):
+            await client.shutdown(nosave=True)
+    await client.aclose()
