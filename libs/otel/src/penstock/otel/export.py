@@ -9,6 +9,7 @@ sender and receiver a dozen times what a span in it costs.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Exporter:
     def __init__(self, endpoint: str, interval_s: float, tls: TlsSource | None = None) -> None:
         self._endpoint = endpoint
         self._interval_s = interval_s
+        self._phase_s = random.uniform(0.0, interval_s)
+        """Processes that export at the same moment would hold each other's calls up."""
         self._tls = tls
         self._generation = 0
         self._spans, self._metrics = self._connect()
@@ -122,7 +125,7 @@ class Exporter:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            self._wake.wait(until_tick_s(time.monotonic(), self._interval_s))
+            self._wake.wait(until_tick_s(time.monotonic() + self._phase_s, self._interval_s))
             self._wake.clear()
             with self._lock:
                 sources, leaving, self._leaving = tuple(self._sources), self._leaving, []
