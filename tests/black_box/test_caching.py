@@ -47,9 +47,11 @@ async def test_the_same_request_is_answered_from_what_is_kept_and_costs_nothing(
     assert receipt.request_id != first.receipt.request_id
 
     async def booked() -> None:
-        # the hit is a request, with its tokens, and without money
+        # the hit is a request, with its tokens, and without money; so is a repeat before it that
+        # shared the first answer
         rows = await caller.api.ledger(caller.key, model)
-        assert rows["all-requests"] == Counted(2)
+        assert rows["all-requests"].committed >= 2
+        assert rows["all-requests"].held == 0
         assert rows["all-money"] == Counted(15)
 
     await eventually(booked)

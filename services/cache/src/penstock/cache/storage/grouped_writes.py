@@ -14,7 +14,7 @@ from typing import NamedTuple
 from penstock.cache.storage.entries import Entry
 from penstock.cache.storage.entry_store import EntryStore
 
-PAUSE_S = 0.05
+PAUSE_S = 0.02
 """At least, between the beginnings of two groups."""
 
 
