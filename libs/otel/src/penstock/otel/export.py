@@ -48,7 +48,7 @@ class Exporter:
         self._endpoint = endpoint
         self._interval_s = interval_s
         self._phase_s = random.uniform(0.0, interval_s)
-        """Processes that export at the same moment would hold each other's calls up."""
+        """Seconds: processes that exported at the same moment would hold each other's calls up."""
         self._tls = tls
         self._generation = 0
         self._spans, self._metrics = self._connect()

@@ -45,11 +45,12 @@ SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
 Appendfsync = Literal["everysec", "always"]
+"""When the append-only file is synced; see `durability.py`."""
 StoreName = Literal["ledger", "cache"]
 MAX_BYTES: dict[StoreName, int] = {"ledger": 0, "cache": 1 << 30}
 """Of the embedded stores' data; 0: nothing is evicted."""
-"""When the append-only file is synced; see `durability.py`."""
 SHUT_DOWN_S = 2.0
+"""How long an embedded server may take to hear that it is to end, before it gets a signal."""
 TIMER_HZ = 2
 """How often an embedded server looks at the clock while it has no command: whether a wait is over,
 what has expired, whether the file is to be synced. Its default of 10 takes most of what it takes at

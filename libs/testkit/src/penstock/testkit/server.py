@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.hosting.grpc_server import GrpcServer
@@ -29,15 +29,7 @@ Transport = Literal[
     "unix-unary",
     "tcp-unary",
 ]
-TRANSPORTS: tuple[Transport, ...] = (
-    "in-process",
-    "callers-task",
-    "frame-stream",
-    "unix-stream",
-    "tcp-stream",
-    "unix-unary",
-    "tcp-unary",
-)
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
 @contextlib.asynccontextmanager
