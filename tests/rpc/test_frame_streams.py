@@ -25,6 +25,7 @@ from penstock.rpc.frame_connection import (
     MAX_CONTENT_BYTES,
     STATUS,
     FrameConnection,
+    Part,
     greeting,
     socket_name,
 )
@@ -95,6 +96,12 @@ async def connected(address: str) -> FrameConnection:
     return (await loop.create_unix_connection(FrameConnection, sock=opened))[1]
 
 
+async def parts(connection: FrameConnection) -> AsyncIterator[Part]:
+    """What comes until the other side sends no more."""
+    while (part := await connection.read()) is not None:
+        yield part
+
+
 async def test_a_service_of_this_machine_is_called_by_frames(address: str) -> None:
     async with calling(address) as peer:
         answer = await peer.call("Compute", ASK, Call())
@@ -154,6 +161,21 @@ async def test_nonsense_ends_its_connection_and_no_other(address: str, sent: byt
             pass  # until it is closed
     async with calling(address) as peer:
         assert (await peer.call("Compute", ASK, Call())).result.revision == "m"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [(STATUS, b""), (9, b""), (FRAME, b"\xff\xff")], ids=str
+)
+async def test_what_a_stream_may_not_bring_ends_it_with_a_status(
+    address: str, kind: int, content: bytes
+) -> None:
+    connection = await connected(address)
+    await connection.write(GREETING, greeting(NAME, PROOF))
+    await connection.write(kind, content)
+    told = [part async for part in parts(connection) if part.kind == STATUS]
+    status = common_pb2.ItemStatus.FromString(told[-1].content)
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    connection.abort()
 
 
 async def test_a_public_service_is_called_at_its_port(echo: Echo) -> None:

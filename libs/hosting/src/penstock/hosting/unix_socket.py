@@ -12,9 +12,8 @@ import stat
 from pathlib import Path
 
 from penstock.service.program import CannotStart
+from penstock.service.socket_paths import MAX_SOCKET_PATH_BYTES
 
-MAX_PATH_BYTES = 107
-"""Bytes of a path that fit `sockaddr_un` on Linux, with the zero at its end."""
 PROBE_S = 1.0
 
 
@@ -25,10 +24,10 @@ def free_path(path: Path) -> None:
         CannotStart: the path is too long, somebody serves on it, or it is not a socket.
     """
     size = len(str(path).encode())
-    if size > MAX_PATH_BYTES:
+    if size > MAX_SOCKET_PATH_BYTES:
         raise CannotStart(
             f"cannot listen on unix:{path}: the path has {size} bytes and at most "
-            f"{MAX_PATH_BYTES} fit; set PENSTOCK_LISTEN"
+            f"{MAX_SOCKET_PATH_BYTES} fit; set PENSTOCK_LISTEN"
         )
     try:
         mode = path.lstat().st_mode

@@ -28,6 +28,7 @@ from typing import NamedTuple, cast
 
 import orjson
 from penstock.rpc.errors import invalid
+from penstock.service.socket_paths import MAX_SOCKET_PATH_BYTES
 
 HEADER = struct.Struct("<IB")
 """Bytes of the content, and its kind."""
@@ -50,17 +51,13 @@ class Part(NamedTuple):
     content: bytes
 
 
-MAX_PATH_BYTES = 107
-"""Of a socket's path, with the zero at its end (unix(7))."""
-
-
 def socket_name(address: str) -> str:
     """The socket for frames beside a loopback `host:port` or a `unix:/path`: an abstract name,
     which begins with a zero, or a path. Empty where there can be none.
     """
     if address.startswith("unix:/") and sys.platform == "linux":
         beside = f"{address.removeprefix('unix:')}.frames"
-        return beside if len(beside.encode()) <= MAX_PATH_BYTES else ""
+        return beside if len(beside.encode()) <= MAX_SOCKET_PATH_BYTES else ""
     host, _, port = address.rpartition(":")
     local = sys.platform == "linux" and host in LOOPBACK and port.isdecimal() and port != "0"
     return f"\0penstock-frames-{port}" if local else ""

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from penstock.rpc.auth import CallerMetadata
-from penstock.rpc.errors import OK, Fault, released, to_item_status, unimplemented
+from penstock.rpc.errors import OK, Fault, invalid, released, to_item_status, unimplemented
 from penstock.rpc.frame_connection import (
+    END,
     FRAME,
     STATUS,
     FrameConnection,
@@ -40,11 +41,20 @@ class ServedFrames:
         self._is_accepted = False
 
     async def read(self) -> Any:
-        """The next frame, or grpc.aio.EOF."""
+        """The next frame, or grpc.aio.EOF.
+
+        Raises:
+            Fault: INVALID_ARGUMENT where something else has come.
+        """
         part = await self._connection.read()
-        if part is None or part.kind != FRAME:
+        if part is None or part.kind == END:
             return grpc.aio.EOF
-        return self._request(part.content)
+        if part.kind != FRAME:
+            raise invalid("", f"a stream brings frames, not what is of kind {part.kind}")
+        try:
+            return self._request(part.content)
+        except DecodeError:
+            raise invalid("", "a frame cannot be read") from None
 
     async def write(self, frame: Message) -> None:
         """Send a frame; returns once more can be sent.

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
+from penstock.service.socket_paths import MAX_SOCKET_PATH_BYTES
 from penstock.service.store_connections import (
     connect_by_ours,
     waiting_pool,
@@ -41,8 +42,6 @@ MAX_WITHOUT_WAITING = 10_000
 """Connections by Sentinel, and to each server of a cluster, whose pools cannot wait for one: as
 many as a server takes unless told otherwise (`maxclients`).
 """
-SOCKET_PATH_BYTES = 107
-"""Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
 Appendfsync = Literal["everysec", "always"]
 """When the append-only file is synced; see `durability.py`."""
@@ -258,8 +257,10 @@ class EmbeddedStore:
 
     def command(self) -> list[str]:
         """The server's command line, with an append-only file."""
-        if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
-            raise CannotStart(f"socket path longer than {SOCKET_PATH_BYTES} bytes: {self.socket}")
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH_BYTES:
+            raise CannotStart(
+                f"socket path longer than {MAX_SOCKET_PATH_BYTES} bytes: {self.socket}"
+            )
         return [
             server_binary(),
             "--port",

@@ -49,6 +49,8 @@ class FrameStream:
             return grpc.aio.EOF
         if part.kind == STATUS:
             raise _fault_of(part) or unavailable("the stream was closed")
+        if part.kind != FRAME:
+            raise unavailable(f"the stream brought something of kind {part.kind}, not a frame")
         return self._response(part.content)
 
     async def write(self, frame: Message) -> None:
