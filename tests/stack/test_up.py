@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from penstock.service.program import CannotStart
 from penstock.stack import ports
+from penstock.stack.plan import StackPlan
+from penstock.stack.shapes import PROFILES, Profile
 from penstock.stack.stack import internal_token
 
 
@@ -78,3 +80,18 @@ def test_several_workers_need_the_shape_of_cells() -> None:
     ended = run_command("up", "--workers", "2", "--shape", "processes")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "several workers need cells: add --shape cell" in ended.stderr
+
+
+def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
+    ended = run_command("--home", str(tmp_path), "up", PENSTOCK_PROFILE="prod")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "PENSTOCK_PROFILE: 'prod' is neither development nor production" in ended.stderr
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_process_has_the_profile_of_the_stack(profile: Profile, tmp_path: Path) -> None:
+    plan = StackPlan(ports.free(), tmp_path, tmp_path, tmp_path / "a.yaml", "t", profile=profile)
+    programs = [program for stage in plan.service_stages() for program in stage]
+    services = [one.env for one in programs if "PENSTOCK_OTLP_ENDPOINT" in one.env]
+    assert services
+    assert {env["PENSTOCK_PROFILE"] for env in services} == {profile}

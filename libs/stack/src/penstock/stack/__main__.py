@@ -14,7 +14,13 @@ from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import MAX_BYTES, EmbeddedStore, StoreName
 from penstock.service.variables import unknown_variables
-from penstock.stack.shapes import DEFAULT_SHAPE, SHAPES, Layout
+from penstock.stack.shapes import (
+    DEFAULT_LAYOUT,
+    DEFAULT_SHAPE,
+    PROFILES,
+    SHAPES,
+    Layout,
+)
 from penstock.stack.workers import checked_number, number_of_workers
 
 INTERRUPTED = 130
@@ -43,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "deploy/penstock.yaml)",
     )
     _add_shape(up_command)
+    up_command.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default=os.environ.get("PENSTOCK_PROFILE", DEFAULT_LAYOUT.profile),
+        help="development: reflection on, every trace recorded; production: a sample of traces, "
+        f"logs in JSON (default: $PENSTOCK_PROFILE, else {DEFAULT_LAYOUT.profile})",
+    )
     _add_tls(up_command)
     _add_config(commands.add_parser("config", help="check the configuration file"))
     redis_command = commands.add_parser(
@@ -127,7 +140,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_config(arguments)
     if arguments.shape not in SHAPES:
         raise CannotStart(f"PENSTOCK_SHAPE: {arguments.shape!r} is neither cell nor processes")
-    layout = Layout(arguments.shape, checked_number(arguments.workers))
+    profile = arguments.profile if arguments.command == "up" else DEFAULT_LAYOUT.profile
+    if profile not in PROFILES:
+        raise CannotStart(f"PENSTOCK_PROFILE: {profile!r} is neither development nor production")
+    layout = Layout(arguments.shape, checked_number(arguments.workers), profile)
     if problems := unknown_variables(os.environ):
         raise BadConfig(problems)
     _run_stack(arguments, layout)

@@ -18,7 +18,7 @@ from penstock.service.tls_files import TlsSource
 from penstock.stack.identities import Identities
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
-from penstock.stack.shapes import BESIDE, CELL, Shape
+from penstock.stack.shapes import BESIDE, CELL, Profile, Shape
 from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]
@@ -47,7 +47,7 @@ class StackPlan:
         external_ledger_url: the store that never evicts; empty: an embedded one.
         external_cache_url: the store of bounded size; empty: an embedded one.
         instances: number of inference instances, at most two.
-        profile: `development` or `production`.
+        profile: of all processes.
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
         chat: whether an instance of the chat model runs as well.
@@ -67,7 +67,7 @@ class StackPlan:
     external_ledger_url: str = ""
     external_cache_url: str = ""
     instances: int = 2
-    profile: str = "development"
+    profile: Profile = "development"
     api_key: str = ""
     upstream_name: str = ""
     own_pool: bool = True

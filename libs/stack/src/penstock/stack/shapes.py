@@ -12,6 +12,11 @@ Shape = Literal["cell", "processes"]
 service in its own.
 """
 SHAPES: tuple[Shape, ...] = get_args(Shape)
+Profile = Literal["development", "production"]
+"""`development`: reflection on, every trace recorded; `production`: a sample of traces, what fails
+and what is slow, logs in JSON.
+"""
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 DEFAULT_SHAPE: Shape = "cell"
 """What `up` and `demo` run unless told otherwise."""
 CELL = ("edge", "router", "limiter", "cache", "batcher")
@@ -29,6 +34,7 @@ class Layout:
     Attributes:
         shape: which services share a process.
         workers: cells behind one address; more than one only in the shape `cell`.
+        profile: of all its processes.
 
     Raises:
         CannotStart: several workers of another shape.
@@ -36,6 +42,7 @@ class Layout:
 
     shape: Shape = DEFAULT_SHAPE
     workers: int = 1
+    profile: Profile = "development"
 
     def __post_init__(self) -> None:
         if self.workers > 1 and self.shape != "cell":

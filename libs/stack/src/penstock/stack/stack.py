@@ -232,6 +232,7 @@ async def run_stack(
         api_key=next(iter(keys.values()), ""),
         chat=chat,
         own_pool=config.groups is None,
+        profile=layout.profile,
         shape=layout.shape,
         workers=layout.workers,
         first_cell_address=first_address(os.environ),

@@ -1,7 +1,7 @@
 """The HTTP edge beside LiteLLM's proxy: the same provider, which answers at once, the same client.
 
-Penstock is the stack of `make up` with a cell for each core, a key, a rate, a budget, the cache and
-traces on;
+Penstock is the stack of `make up` in the production profile with a cell for each core, a key, a
+rate, a budget, the cache and sampled traces;
 LiteLLM's proxy has a worker for each core, a key and its cache in Redis, without the database that
 its budgets need. Both run on the same cores as the client and the provider, and take turns in
 rounds; a figure is the median over the rounds. What the edge adds is measured at 100 calls a second

@@ -1,5 +1,5 @@
-"""Penstock as its README advises for a busy machine, a cell for each core, before a provider: key,
-rate, budget, cache and traces on.
+"""Penstock as its README advises for a busy machine, in the production profile with a cell for each
+core, before a provider: key, rate, budget, cache and traces on.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ async def penstock(folder: Path, provider: Provider) -> AsyncIterator[PenstockSi
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump(_config(provider)))
     log = LogStream(Console(quiet=True))
-    async with run_stack(
-        ports.free(), folder, config, {TENANT: KEY}, log, Layout(workers=os.cpu_count() or 1)
-    ) as stack:
+    layout = Layout(workers=os.cpu_count() or 1, profile="production")
+    async with run_stack(ports.free(), folder, config, {TENANT: KEY}, log, layout) as stack:
         await stack.wait_for_instances(CHAT, 1, TENANT)
         headers = {"authorization": f"Bearer {KEY}"}
         client = HttpClient(stack.addresses["edge"], headers)

@@ -21,7 +21,7 @@ from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.identities import STAND_IN, Identities
 from penstock.stack.plan import StackPlan
-from penstock.stack.shapes import Shape
+from penstock.stack.shapes import Profile, Shape
 from penstock.stack.stack import Stack
 from penstock.testkit.registered import InstanceIdentity
 
@@ -68,7 +68,7 @@ class Choices:
 
     shape: Shape = "cell"
     traced: bool = False
-    profile: str = "production"
+    profile: Profile = "production"
     workers: int = 1
     identities: Identities | None = None
     provider: Provider | None = None
