@@ -16,7 +16,7 @@ from penstock.cache.semantic.classes import Floats
 from penstock.onnx.encoder import TextModel
 from penstock.stack.plan import DEFAULT_MODEL
 
-QUICK_ROWS = 1_500
+QUICK_ROWS = 1_000
 
 
 @dataclass
