@@ -96,8 +96,8 @@ BOUNDS = {
 }
 NOTES = (
     (
-        "The choice anew is on two shuffles at 0.03: of the candidates that keep the bound on "
-        "both, the one that saves most calls. The shipped values are not among them."
+        "The choice anew is on three shuffles at 0.03: of the candidates that keep the bound on "
+        "each, the one that saves most calls. The shipped values are not among them."
     ),
     (
         "A worst window is the largest of those that were seen, so the upper end of its interval "
