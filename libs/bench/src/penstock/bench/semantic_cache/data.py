@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from penstock.bench.harness.data_sets import banking77
+from penstock.bench.harness.data_sets import CLINC150, banking77
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.cache.semantic.classes import Floats
 from penstock.onnx.encoder import TextModel
 from penstock.stack.plan import DEFAULT_MODEL
 
-CLINC150 = "clinc150"
-QUICK_ROWS = 1_500
+QUICK_ROWS = 1_000
 
 
 @dataclass

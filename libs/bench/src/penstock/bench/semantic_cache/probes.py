@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.inference.v1 import inference_pb2
+from penstock.bench.harness.intervals import Interval, bootstrap, of_share
 from penstock.bench.harness.options import Options
 from penstock.bench.semantic_cache.data import embed
 from penstock.bench.semantic_cache.stream import StreamResult
@@ -32,18 +33,38 @@ class Probe(NamedTuple):
     served: bool
 
 
-def trap_figures(templates: Sequence[Sequence[Probe]]) -> dict[str, float]:
+Template = Sequence[Probe]
+"""The probes of one template."""
+
+
+def trap_figures(templates: Sequence[Template]) -> dict[str, float]:
     """The shares served, over the probes of these templates."""
     probes = [probe for template in templates for probe in template]
+    return {
+        name: statistics.mean(probe.served for probe in each) if each else math.nan
+        for name, each in _by_share(probes).items()
+    }
+
+
+def trap_intervals(templates: Sequence[Template]) -> dict[str, Interval]:
+    """Intervals over templates. Where all probes of a share came to the same, that of the share of
+    templates whose probes all do, which leaves out what else their number says.
+    """
+    found = bootstrap(templates, trap_figures, "templates")
+    for name, share in trap_figures(templates).items():
+        if share in (0.0, 1.0):
+            count = sum(bool(_by_share(template)[name]) for template in templates)
+            found[name] = of_share(round(share) * count, count, "templates")
+    return found
+
+
+def _by_share(probes: Sequence[Probe]) -> dict[str, list[Probe]]:
+    """The probes that each share is over."""
     wrong = [probe for probe in probes if not probe.pair.same]
-    chosen = {
+    return {
         "trap_wrong": wrong,
         "trap_wrong_held_back": [probe for probe in wrong if probe.pair.held_out],
         "trap_kept": [probe for probe in probes if probe.pair.same],
-    }
-    return {
-        name: statistics.mean(probe.served for probe in each) if each else math.nan
-        for name, each in chosen.items()
     }
 
 

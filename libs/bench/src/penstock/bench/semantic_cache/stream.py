@@ -9,16 +9,19 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from penstock.bench.semantic_cache.constants import SHIPPED, Constants, in_force
 from penstock.bench.semantic_cache.data import Corpus
 from penstock.cache.semantic.classes import Floats
 from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticPolicy
 from penstock.cache.semantic.index import VectorIndex
+from penstock.stack.plan import SINGLE_THREADED_LIBRARIES
 
 WINDOW = 1_000
 AUDIT_SEED_OFFSET = 999
@@ -85,7 +88,8 @@ class Job:
         bound: share of wrong hits to stay below.
         seed: of the shuffle.
         zipf: exponent with which requests are repeated by rank; 0: each comes once.
-        judge_errors: share of the labels that are wrong.
+        judge_errors: share of the labels that are wrong, of calls and of audits.
+        constants: with which the decision runs.
     """
 
     corpus: str
@@ -93,14 +97,34 @@ class Job:
     seed: int
     zipf: float = 0.0
     judge_errors: float = 0.0
+    constants: Constants = SHIPPED
+
+    @property
+    def variant(self) -> str:
+        """How the names of its figures end: by its bound, repetition and label errors."""
+        zipf = "_zipf" if self.zipf else ""
+        judge = f"_judge_{round(self.judge_errors * 100)}" if self.judge_errors else ""
+        return f"{round(self.bound * 100):02d}{zipf}{judge}"
 
 
 def run_stream(corpus: Corpus, job: Job) -> StreamResult:
     """Run one stream from a cold start."""
-    stream = _Stream(corpus, job)
-    for number, position in enumerate(stream.order):
-        stream.request(number, position)
+    with in_force(job.constants):
+        stream = _Stream(corpus, job)
+        for number, position in enumerate(stream.order):
+            stream.request(number, position)
     return stream.result()
+
+
+def stream_order(corpus: Corpus, job: Job) -> list[int]:
+    """The positions of a stream's requests in the corpus, in the order in which they come."""
+    rng = random.Random(job.seed)
+    order = list(range(len(corpus.texts)))
+    rng.shuffle(order)
+    if not job.zipf:
+        return order
+    weights = [1 / (rank + 1) ** job.zipf for rank in range(len(order))]
+    return rng.choices(order, weights, k=len(order))
 
 
 class _Stream:
@@ -118,16 +142,7 @@ class _Stream:
         self._exact: dict[str, int] = {}
         self._hits: list[Hit] = []
         self._decisions_s: list[float] = []
-        self.order = self._order()
-
-    def _order(self) -> list[int]:
-        rng = random.Random(self._job.seed)
-        order = list(range(len(self._corpus.texts)))
-        rng.shuffle(order)
-        if not self._job.zipf:
-            return order
-        weights = [1 / (rank + 1) ** self._job.zipf for rank in range(len(order))]
-        return rng.choices(order, weights, k=len(order))
+        self.order = stream_order(corpus, job)
 
     def request(self, number: int, position: int) -> None:
         """Answer one request from the cache, or call and learn."""
@@ -195,8 +210,23 @@ def constant_threshold(similarities: Floats, answers: Sequence[str], threshold: 
 def run_streams(corpora: Mapping[str, Corpus], jobs: Sequence[Job]) -> dict[Job, StreamResult]:
     """Run streams in a process for each core; the results have no scope and no index."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, _keep_corpora, (dict(corpora),)) as pool:
+    pool = ProcessPoolExecutor(os.cpu_count(), context, _keep_corpora, (dict(corpora),))
+    with _libraries_as_in_services(), pool:
         return dict(zip(jobs, pool.map(_run_job, jobs), strict=True))
+
+
+@contextmanager
+def _libraries_as_in_services() -> Iterator[None]:
+    """Libraries of processes that start meanwhile have one thread each, as those of services; with
+    a thread for each core in each process, most of the time is spent in waiting for each other.
+    """
+    before = dict(os.environ)
+    os.environ.update(SINGLE_THREADED_LIBRARIES)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 _corpora: dict[str, Corpus] = {}

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.bench.agent_replay.traffic.recordings import Json, RecordedRun
-from penstock.bench.harness.data_sets import BANKING77, banking77
+from penstock.bench.harness.data_sets import BANKING77, CLINC150, banking77
 from penstock.bench.harness.options import Options
-from penstock.bench.semantic_cache.data import CLINC150
 from penstock.bench.tokens.data import BFCL
 
 SEED = 20260302
