@@ -36,11 +36,11 @@ from penstock.bench.overhead.matrix.ways import (
 from penstock.bench.overhead.stacks import KEY, Choices, instant_stack, processes_of
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import loop_factory
-from penstock.stack.shapes import SHAPES
+from penstock.stack.shapes import PROFILES, SHAPES, Profile
 
 NEEDS_MODELS = True
 CALLERS = (1, 16, 64)
-PROFILES = ("production", "development")
+QUICK_PROFILES: tuple[Profile, ...] = ("production",)
 SECONDS, WARM_UP_S = 1.5, 0.3
 QUICK_S, QUICK_KEYS, QUICK_PAYLOADS, QUICK_CALLERS = 0.1, 200, PAYLOADS[:2], CALLERS[:2]
 COLUMNS = (
@@ -68,7 +68,7 @@ def run(options: Options) -> Result:
         provider_process() as provider,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        for shape, profile in product(SHAPES, PROFILES[:1] if options.quick else PROFILES):
+        for shape, profile in product(SHAPES, QUICK_PROFILES if options.quick else PROFILES):
             say(f"overhead --matrix: {shape}, {profile}")
             choices = Choices(
                 shape,
