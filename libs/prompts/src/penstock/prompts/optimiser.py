@@ -26,7 +26,7 @@ from penstock.prompts.conversation import (
     Turn,
     estimate_tokens,
 )
-from penstock.prompts.json_text import compact
+from penstock.prompts.known_texts import JsonTexts
 from penstock.prompts.lossless import TEXT_TRANSFORMS, strip_escapes
 from penstock.prompts.prefix import with_stable_prefix
 from penstock.prompts.references import RESULT_REFERENCE, ReferenceIndex, ToolResult
@@ -49,6 +49,7 @@ class Optimiser:
         owner: whose prompts they are; what is learnt of one owner's does not touch another's.
         lines: which lines of instructions change, of all owners.
         orders: whether tools come in changing order, of all owners.
+        texts: what is known of JSON that comes again, of all owners.
     """
 
     policy: Policy
@@ -57,6 +58,7 @@ class Optimiser:
     owner: str = ""
     lines: ChangingLines = field(default_factory=ChangingLines, compare=False, repr=False)
     orders: ToolOrders = field(default_factory=ToolOrders, compare=False, repr=False)
+    texts: JsonTexts = field(default_factory=JsonTexts, compare=False, repr=False)
 
     def for_owner(self, owner: str) -> Optimiser:
         """The same for another owner's prompts; those of one owner are equal."""
@@ -86,6 +88,10 @@ class Optimiser:
         """Whether the owner's tools, equal but for their order, came in another one before."""
         return self.orders.vary(self.owner, in_order, sent)
 
+    def compact(self, text: str) -> str | None:
+        """A text without the white space between its tokens; see `json_text.compact`."""
+        return self.texts.compact(text)
+
 
 class _Shaping:
     """The shaping of one conversation; `decisions` grows as it goes."""
@@ -96,7 +102,7 @@ class _Shaping:
         self._count = optimiser.count or estimate_tokens
         self._similarity = optimiser.similarity
         self._known = optimiser
-        self._references = ReferenceIndex(optimiser.policy)
+        self._references = ReferenceIndex(optimiser.policy, optimiser.texts.values)
         self._question = ""
 
     def shape(self, conversation: Conversation) -> Conversation:
@@ -186,7 +192,7 @@ class _Shaping:
 
     def _index_unchanged(self, turn: Turn) -> None:
         """Let later results refer to a tool result that is sent as it is."""
-        plain = compact(turn.content)
+        plain = self._known.compact(turn.content)
         result = self._references.result(turn, plain or turn.content, plain is not None)
         self._references.add(result)
 
@@ -196,7 +202,7 @@ class _Shaping:
     def _tool_result(self, turn: Turn, block: str) -> str:
         """One tool result: templates, then lossless transforms, then lossy selection."""
         text = turn.content
-        if self._policy.templates and not turn.pinned and compact(text) is None:
+        if self._policy.templates and not turn.pinned and self._known.compact(text) is None:
             text = self._by_templates(block, text)
         result: ToolResult | None = None
         if self._policy.lossless:
@@ -228,7 +234,7 @@ class _Shaping:
     def _without_loss(self, block: str, text: str) -> tuple[str, str | None]:
         """The text shortened by itself; and, where it is JSON, the text without whitespace."""
         text = self._keep_if_shorter(block, "escapes", text, strip_escapes(text))
-        plain = compact(text)
+        plain = self._known.compact(text)
         if plain is not None:
             shorter = plain if len(plain) < len(text) else None
             return self._keep_if_shorter(block, "json", text, shorter), plain

@@ -11,13 +11,13 @@ to change.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Protocol
 
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
-from penstock.prompts.json_text import compact, sort_keys
+from penstock.prompts.json_text import sort_keys
 
 Tools = tuple[ToolSpec, ...]
 NOTE = "Values of this call, moved here from the instructions:\n"
@@ -43,8 +43,11 @@ class Known(Protocol):
     def tools_vary(self, in_order: Tools, sent: Tools) -> bool:
         """Whether the tools, equal but for their order, came in another one before."""
 
+    def compact(self, text: str) -> str | None:
+        """A text without the white space between its tokens; see `json_text.compact`."""
 
-def spaced_tools(tools: Tools) -> Tools:
+
+def spaced_tools(tools: Tools, compact: Callable[[str], str | None]) -> Tools:
     """The tools in the order in which they came, their schemas without whitespace; as they are
     where the caller has set a breakpoint behind one, or a schema is not plain JSON.
     """
@@ -101,7 +104,7 @@ def with_stable_prefix(
     turns, moved = conversation.turns, 0
     if policy.later_system_turn:
         turns, moved = _with_volatile_last(turns, known)
-    sent = spaced_tools(conversation.tools)
+    sent = spaced_tools(conversation.tools, known.compact)
     in_order = ordered_tools(sent, sort_schema_keys=policy.sort_schema_keys)
     return Conversation(turns, in_order if known.tools_vary(in_order, sent) else sent), moved
 

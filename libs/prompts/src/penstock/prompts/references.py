@@ -11,7 +11,6 @@ same bytes in an earlier turn. `resolve_references` is the inverse.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -132,16 +131,19 @@ class ToolResult(NamedTuple):
 
 
 class ReferenceIndex:
-    """The tool results so far that later ones may refer to. One for each conversation.
+    """The tool results so far that later ones may refer to. One for each conversation; `values_of`
+    gives the `json_values` of a text.
 
     A call id stands for the first result under it. A second result under the same id neither refers
     to others nor is referred to, so that what a turn becomes depends only on the turns before it.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, values_of: Callable[[str], Sequence[JsonValue]]) -> None:
         self._policy = policy
+        self._values_of = values_of
         self._names: set[str] = set()
-        self._results: dict[bytes, str] = {}
+        self._results: dict[str, str] = {}
+        """Names by texts."""
         self._values = ValueIndex(policy.min_value_bytes)
 
     def result(self, turn: Turn, text: str, is_json: bool) -> ToolResult:
@@ -155,7 +157,7 @@ class ReferenceIndex:
             and self._policy.named_values
             and len(text) >= self._policy.min_value_bytes
         )
-        values = tuple(json_values(text)) if has_values else ()
+        values = self._values_of(text) if has_values else ()
         return ToolResult(text, values, name if is_usable else "")
 
     def find_repeated(self, result: ToolResult) -> str:
@@ -168,7 +170,7 @@ class ReferenceIndex:
         size = len(result.text.encode("utf-8", "surrogatepass"))
         if size < self._policy.min_repeat_bytes:
             return ""
-        return self._results.get(_digest(result.text), "")
+        return self._results.get(result.text, "")
 
     def replace_values(self, result: ToolResult) -> str | None:
         """The result with references in place of values of earlier results; None for none."""
@@ -177,12 +179,8 @@ class ReferenceIndex:
     def add(self, result: ToolResult) -> None:
         """Let later results refer to this one."""
         if result.name:
-            self._results.setdefault(_digest(result.text), result.name)
+            self._results.setdefault(result.text, result.name)
             self._values.add(result.text, result.values, result.name)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def resolve_references(text: str, result_of: Callable[[str], str]) -> str:
