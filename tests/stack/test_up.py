@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from penstock.service.profiles import PROFILES, Profile
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.plan import StackPlan
-from penstock.stack.shapes import PROFILES, Profile
 from penstock.stack.stack import internal_token
 
 

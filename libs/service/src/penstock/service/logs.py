@@ -10,8 +10,8 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Literal
 
+from penstock.service.profiles import Profile
 from pythonjsonlogger.json import JsonFormatter
 
 TRACE = ContextVar("penstock_trace", default="")
@@ -41,7 +41,7 @@ class CallFilter(logging.Filter):
         return True
 
 
-def formatter(profile: Literal["development", "production"]) -> logging.Formatter:
+def formatter(profile: Profile) -> logging.Formatter:
     """The format of a profile."""
     if profile == "development":
         return logging.Formatter(LINE, DATE)
@@ -52,7 +52,7 @@ def formatter(profile: Literal["development", "production"]) -> logging.Formatte
     )
 
 
-def configure(service: str, profile: Literal["development", "production"], level: str) -> None:
+def configure(service: str, profile: Profile, level: str) -> None:
     """Send this process's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(profile))

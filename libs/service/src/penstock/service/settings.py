@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
+from penstock.service.profiles import Profile
 from penstock.service.renamed_keys import RENAMED_KEY, explain_renamed_keys, line_of
 from penstock.service.service_tokens import BadTokens, SharedToken, TokenFile, Tokens
 from penstock.service.tls_files import BadTlsFiles, TlsFiles, TlsSource
@@ -101,7 +102,7 @@ class ServiceSettings(BaseSettings):
         description="this cell's own address, at which other cells reach its batcher: host:port or "
         "unix:/path; empty: none",
     )
-    profile: Literal["development", "production"] = Field(
+    profile: Profile = Field(
         "development", description="development: reflection on, every trace recorded"
     )
     config_file: Path | None = Field(

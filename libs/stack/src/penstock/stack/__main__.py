@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from penstock.service.default_models import missing_model
+from penstock.service.profiles import PROFILES
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import MAX_BYTES, EmbeddedStore, StoreName
@@ -17,7 +18,6 @@ from penstock.service.variables import unknown_variables
 from penstock.stack.shapes import (
     DEFAULT_LAYOUT,
     DEFAULT_SHAPE,
-    PROFILES,
     SHAPES,
     Layout,
 )
@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     cell_command.add_argument(
         "services", help="their names with commas between: router,limiter,cache,batcher"
     )
-    demo_command = commands.add_parser("demo", help="send 400 agent requests and show the figures")
+    demo_command = commands.add_parser(
+        "demo",
+        help="send 400 agent requests and show the figures, a trace among them: always in the "
+        "development profile",
+    )
     demo_command.add_argument(
         "--json", action="store_true", help="print only the last line, a JSON object"
     )

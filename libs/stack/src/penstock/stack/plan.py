@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.service.default_models import CHAT, ENCODER
+from penstock.service.profiles import Profile
 from penstock.service.store import EmbeddedStore, StoreName
 from penstock.service.tls_files import TlsSource
 from penstock.stack.identities import Identities
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
-from penstock.stack.shapes import BESIDE, CELL, Profile, Shape
+from penstock.stack.shapes import BESIDE, CELL, Shape
 from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]

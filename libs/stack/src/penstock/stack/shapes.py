@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from penstock.service.profiles import Profile
 from penstock.service.program import CannotStart
 
 Shape = Literal["cell", "processes"]
@@ -12,11 +13,6 @@ Shape = Literal["cell", "processes"]
 service in its own.
 """
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-Profile = Literal["development", "production"]
-"""`development`: reflection on, every trace recorded; `production`: a sample of traces, what fails
-and what is slow, logs in JSON.
-"""
-PROFILES: tuple[Profile, ...] = get_args(Profile)
 DEFAULT_SHAPE: Shape = "cell"
 """What `up` and `demo` run unless told otherwise."""
 CELL = ("edge", "router", "limiter", "cache", "batcher")

@@ -17,11 +17,12 @@ from penstock.bench.harness.echo import TOKEN, EchoAddresses
 from penstock.bench.harness.processes import supervised
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
+from penstock.service.profiles import Profile
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.identities import STAND_IN, Identities
 from penstock.stack.plan import StackPlan
-from penstock.stack.shapes import Profile, Shape
+from penstock.stack.shapes import Shape
 from penstock.stack.stack import Stack
 from penstock.testkit.registered import InstanceIdentity
 

@@ -35,8 +35,9 @@ from penstock.bench.overhead.matrix.ways import (
 )
 from penstock.bench.overhead.stacks import KEY, Choices, instant_stack, processes_of
 from penstock.rpc.peers.stream import open_channel
+from penstock.service.profiles import PROFILES, Profile
 from penstock.service.program import loop_factory
-from penstock.stack.shapes import PROFILES, SHAPES, Profile
+from penstock.stack.shapes import SHAPES
 
 NEEDS_MODELS = True
 CALLERS = (1, 16, 64)
