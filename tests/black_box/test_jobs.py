@@ -9,6 +9,7 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.testkit.eventually import eventually
 
 from .calls import Api, Caller, Counted, chat, refused
@@ -56,6 +57,15 @@ async def test_a_job_ends_with_its_result_and_receipt(
         assert (await caller.api.ledger(caller.key))["all-tokens"] == Counted(10)
 
     await eventually(booked)
+
+    async def accounted() -> None:
+        request = telemetry_pb2.GetCostsRequest(by=telemetry_pb2.COST_BY_RUN, tenant=caller.key)
+        api = caller.api
+        rows = (await api.telemetry.GetCosts(request, metadata=api.token)).rows
+        found = [(row.key, row.calls, row.full_price_microusd) for row in rows]
+        assert found == [("run-9", 1, 13)]
+
+    await eventually(accounted)
 
 
 async def test_a_job_that_fails_says_what_went_wrong(

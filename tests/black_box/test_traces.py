@@ -112,15 +112,12 @@ async def test_an_embedding_leaves_one_trace_through_all_that_took_part(
         made.miss.trace_id,
         """
         router: RouterService/Embed (server)
-          router: route (internal)
-            router: LimiterService/GrantLease (client)
-              limiter: LimiterService/GrantLease (server)
-            router: BatcherService/Compute (client)
-              batcher: BatcherService/Compute (server)
-                batcher: queue (internal)
-                  batcher: InferenceService/Compute (client)
-                    inference-onnx-quantized: InferenceService/Compute (server)
-                      inference-onnx-quantized: model (internal)
+          router: LimiterService/GrantLease (client)
+            limiter: LimiterService/GrantLease (server)
+          router: BatcherService/Compute (client)
+            batcher: BatcherService/Compute (server)
+              batcher: InferenceService/Compute (client)
+                inference-onnx-quantized: InferenceService/Compute (server)
         """,
     )
     root, receipt = shown.spans[0], made.miss
@@ -143,19 +140,21 @@ async def test_an_embedding_leaves_one_trace_through_all_that_took_part(
     assert told["rpc.system.name"] == "grpc"
     assert told["rpc.method"] == "penstock.api.router.v1.RouterService/Embed"
     assert told["rpc.response.status_code"] == "OK"
-    route = span(shown, "router", "route").attributes
-    assert route["gen_ai.operation.name"] == "embeddings"
-    assert route["penstock.route.reason"] == receipt.route.reason
-    assert span(shown, "batcher", "queue").attributes["penstock.batch.size"] == "1"
-    model = span(shown, "inference-onnx-quantized", "model")
-    assert model.instance == "onnx-1"
-    assert model.attributes["penstock.run.id"] == "run-t"
+    assert told["gen_ai.operation.name"] == "embeddings"
+    assert told["penstock.route.reason"] == receipt.route.reason
+    batched = span(shown, "batcher", "BatcherService/Compute").attributes
+    assert batched["penstock.instance.id"] == "onnx-1"
+    assert batched["penstock.batch.size"] == "1"
+    computed = span(shown, "inference-onnx-quantized", "InferenceService/Compute")
+    assert computed.instance == "onnx-1"
+    assert computed.attributes["gen_ai.request.model"] == EMBEDDER
+    assert computed.attributes["penstock.run.id"] == "run-t"
 
 
 async def test_the_critical_path_fills_the_root_exactly(api: Api, made: Made) -> None:
     async def complete() -> pb.GetTraceResponse:
         shown = await trace(api, made.miss.trace_id)
-        assert len(as_recorded(lines_of(shown))) == (8 if SHAPE == "cell" else 10)
+        assert len(as_recorded(lines_of(shown))) == (5 if SHAPE == "cell" else 7)
         return shown
 
     shown = await eventually(complete, not_yet=(grpc.aio.AioRpcError,))
@@ -171,12 +170,11 @@ async def test_the_critical_path_fills_the_root_exactly(api: Api, made: Made) ->
 async def test_an_answer_that_is_kept_stops_at_the_cache(api: Api, made: Made) -> None:
     expected = """
         router: RouterService/Generate (server)
-          router: route (internal)
     """
     if made.hit.cache.rule == "exact":  # and not the router's own copy
         expected += """
-            router: CacheService/LookUp (client)
-              cache: CacheService/LookUp (server)
+          router: CacheService/LookUp (client)
+            cache: CacheService/LookUp (server)
         """
     shown = await tree(api, made.hit.trace_id, expected)
     summary = shown.summary
@@ -192,24 +190,22 @@ async def test_a_generated_answer_shows_look_up_queue_and_provider(api: Api, mad
         made.generated.trace_id,
         """
         router: RouterService/Generate (server)
-          router: route (internal)
-            router: LimiterService/GrantLease (client)
-              limiter: LimiterService/GrantLease (server)
-            router: CacheService/LookUp (client)
-              cache: CacheService/LookUp (server)
-            router: BatcherService/Compute (client)
-              batcher: BatcherService/Compute (server)
-                batcher: queue (internal)
-                  batcher: InferenceService/Compute (client)
-                    inference-upstream: InferenceService/Compute (server)
-                      inference-upstream: upstream (client)
+          router: LimiterService/GrantLease (client)
+            limiter: LimiterService/GrantLease (server)
+          router: CacheService/LookUp (client)
+            cache: CacheService/LookUp (server)
+          router: BatcherService/Compute (client)
+            batcher: BatcherService/Compute (server)
+              batcher: InferenceService/Compute (client)
+                inference-upstream: InferenceService/Compute (server)
+                  inference-upstream: upstream (client)
         """,
     )
     upstream = span(shown, "inference-upstream", "upstream").attributes
     assert upstream["server.address"] == "provider"
     assert upstream["gen_ai.request.model"] == "provider-chat"
-    assert span(shown, "router", "route").attributes["gen_ai.operation.name"] == "chat"
     root = shown.spans[0].attributes
+    assert root["gen_ai.operation.name"] == "chat"
     assert root["penstock.cost.microusd"] == str(made.generated.cost.paid_microusd)
     assert root["penstock.cache.rule"] == made.generated.cache.rule
 
@@ -221,12 +217,11 @@ async def test_a_stream_is_one_trace_too(api: Api, made: Made) -> None:
         made.streamed.trace_id,
         """
         router: RouterService/GenerateStream (server)
-          router: route (internal)
-            router: BatcherService/ComputeStream (client)
-              batcher: BatcherService/ComputeStream (server)
-                batcher: InferenceService/ComputeStream (client)
-                  inference-upstream: InferenceService/ComputeStream (server)
-                    inference-upstream: upstream (client)
+          router: BatcherService/ComputeStream (client)
+            batcher: BatcherService/ComputeStream (server)
+              batcher: InferenceService/ComputeStream (client)
+                inference-upstream: InferenceService/ComputeStream (server)
+                  inference-upstream: upstream (client)
         """,
     )
 
@@ -234,7 +229,7 @@ async def test_a_stream_is_one_trace_too(api: Api, made: Made) -> None:
 async def test_nothing_that_people_wrote_is_recorded(api: Api, made: Made) -> None:
     async def complete() -> pb.GetTraceResponse:
         shown = await trace(api, made.generated.trace_id)
-        assert len(as_recorded(lines_of(shown))) == (9 if SHAPE == "cell" else 12)
+        assert len(as_recorded(lines_of(shown))) == (7 if SHAPE == "cell" else 10)
         return shown
 
     shown = await eventually(complete, not_yet=(grpc.aio.AioRpcError,))

@@ -57,7 +57,23 @@ PLAIN = Case(
     SpanKind.INTERNAL,
     PARENT,
     Status(StatusCode.UNSET),
+    OWN,
+)
+ROOT = Case(
+    _ended("route", "internal", parent_id=""),
+    "route",
+    SpanKind.INTERNAL,
+    None,
+    Status(StatusCode.UNSET),
     OWN | WHAT_THE_CALL_SAYS,
+)
+SLOW = Case(
+    _ended("route", "internal")._replace(kept_because="slow"),
+    "route",
+    SpanKind.INTERNAL,
+    PARENT,
+    Status(StatusCode.UNSET),
+    {**OWN, semconv.KEPT: "slow", **WHAT_THE_CALL_SAYS},
 )
 FAILED_RPC = Case(
     _ended("a.v1.Shop/Buy", "server", parent_id="", code="UNAVAILABLE"),
@@ -92,7 +108,9 @@ def _by_the_sdk(case: Case) -> ExportTraceServiceRequest:
     return encode_spans([span])
 
 
-@pytest.mark.parametrize("case", [PLAIN, FAILED_RPC], ids=["plain", "failed RPC"])
+@pytest.mark.parametrize(
+    "case", [PLAIN, ROOT, SLOW, FAILED_RPC], ids=["plain", "root", "slow", "failed RPC"]
+)
 def test_a_span_is_sent_as_the_sdk_would_send_it(case: Case) -> None:
     sender = resource_pb2.Resource()
     put_attributes(sender.attributes, SENDER)

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ResourceMetri
 from opentelemetry.sdk.resources import Resource
 from penstock.otel import attributes as semconv
 from penstock.otel.counts import Account, AccountKey
+from penstock.otel.instruments import AddedCounter, AddedHistogram, Description, Instruments
 from penstock.otel.metrics import counts_as_metrics
 from penstock.otel.process_metrics import ProcessMetrics, boot_id
 from penstock.otel.recorder import EndedSpan, Recorder
@@ -67,22 +68,31 @@ class ExportSource:
         """The resource as spans carry it."""
         put_attributes(self.sender.attributes, cast(Any, resource.attributes))
         self._resource = resource
+        self._instruments = Instruments()
         self._reader = InMemoryMetricReader()
         provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
-        self.meter = provider.get_meter("penstock", "0.1.0")
+        self._meter = provider.get_meter("penstock", "0.1.0")
         self._process: _OtherResource | None = None
         if of_process is not None:
             self._add_process_metrics(of_process)
         self._started_ns = time.time_ns()
         self._exported = MetricsExported()
 
+    def counter(self, name: str, unit: str, description: str) -> AddedCounter:
+        """A counter that is exported from now on."""
+        return self._instruments.counter(Description(name, unit, description))
+
+    def histogram(self, name: str, unit: str, description: str) -> AddedHistogram:
+        """A histogram that is exported from now on."""
+        return self._instruments.histogram(Description(name, unit, description))
+
     def add_gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         """Export what `read` returns with every export of metrics."""
-        _add_gauge(self.meter, name, unit, description, read)
+        _add_gauge(self._meter, name, unit, description, read)
 
     def _add_process_metrics(self, resource: Resource) -> None:
         """Export CPU, memory and threads with every export of metrics, under a resource."""
-        meter = self.meter
+        meter = self._meter
         if resource != self._resource:
             self._process = _OtherResource(resource)
             meter = self._process.meter
@@ -105,6 +115,7 @@ class ExportSource:
         accounts = recorder.accounts.drain()
         period_ns = (self._started_ns, time.time_ns())
         scopes = counts_as_metrics(recorder.durations, recorder.dropped_spans, accounts, period_ns)
+        scopes += self._instruments.scopes(*period_ns)
         # All under one resource: of equal resources the encoder keeps only the last.
         scopes += _scopes(self._reader)
         resources = [ResourceMetrics(self._resource, scopes, "")]

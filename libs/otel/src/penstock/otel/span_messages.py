@@ -79,8 +79,9 @@ def put_attributes(
     more than 64 bits, is left out.
     """
     for name, value in values.items():
-        field = fields.add(key=name)
+        field = fields.add()  # An argument for the name would take longer than all that follows.
         try:
+            field.key = name
             _put(field.value, value)
         except ValueError:
             del fields[-1]
@@ -88,15 +89,14 @@ def put_attributes(
 
 
 def _put(into: AnyValue, value: AttributeValue) -> None:
-    match value:
-        case bool():
-            into.bool_value = value
-        case str():
-            into.string_value = value
-        case int():
-            into.int_value = value
-        case float():
-            into.double_value = value
+    if isinstance(value, str):
+        into.string_value = value
+    elif isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int):
+        into.int_value = value
+    elif isinstance(value, float):
+        into.double_value = value
 
 
 def _attributes(ended: EndedSpan) -> dict[str, AttributeValue]:
@@ -111,12 +111,15 @@ def _attributes(ended: EndedSpan) -> dict[str, AttributeValue]:
         attributes[semconv.BACKGROUND] = kind
     if ended.code:
         attributes[semconv.ERROR_TYPE] = ended.reason or ended.code
-    optional = {
-        semconv.TENANT: call.principal.organisation,
-        semconv.RUN: call.run_id,
-        semconv.STEP: call.step,
-        semconv.KEPT: ended.kept_because,
-    }
-    attributes.update({name: value for name, value in optional.items() if value})
+    if ended.kept_because:
+        attributes[semconv.KEPT] = ended.kept_because
+    elif ended.kind != "server" and ended.parent_id:
+        return attributes  # the server's span of the same service says whose call it is
+    whose = (
+        (semconv.TENANT, call.principal.organisation),
+        (semconv.RUN, call.run_id),
+        (semconv.STEP, call.step),
+    )
+    attributes.update(each for each in whose if each[1])
     attributes[semconv.PRIORITY] = call.priority
     return attributes

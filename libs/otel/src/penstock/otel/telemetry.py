@@ -206,13 +206,13 @@ class Telemetry:
         """A sum that only grows; make it once and keep it."""
         if self._source is None:
             return _NO_INSTRUMENT
-        return self._source.meter.create_counter(name, unit, description)
+        return self._source.counter(name, unit, description)
 
     def histogram(self, name: str, unit: str, description: str) -> Histogram:
         """A distribution; make it once and keep it."""
         if self._source is None:
             return _NO_INSTRUMENT
-        return self._source.meter.create_histogram(name, unit, description)
+        return self._source.histogram(name, unit, description)
 
     def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         """Export what `read` returns at each export.

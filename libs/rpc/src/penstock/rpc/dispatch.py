@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, invalid, to_fault
-from penstock.rpc.spans import Span, Tracer
+from penstock.rpc.spans import Span, Tracer, serve_under
 from penstock.service.logs import TRACE
 
 T = TypeVar("T")
@@ -216,6 +216,7 @@ class Dispatcher:
         """
         span = self._tracer.span(rpc.span, rpc.of_run(request, call), kind="server")
         TRACE.set(span.call.traceparent)
+        serve_under(span)
         try:
             returned: Any = self._methods[rpc.name](request, span.call)
             if not isinstance(returned, Message):
@@ -258,6 +259,7 @@ class Dispatcher:
         """Run a server-streaming RPC on messages; raises Fault."""
         with self._tracer.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
             TRACE.set(span.call.traceparent)
+            serve_under(span)
             messages = self._methods[rpc.name](request, span.call)
             try:
                 async for message in messages:

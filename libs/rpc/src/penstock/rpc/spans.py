@@ -9,6 +9,7 @@ does not install an SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
@@ -21,6 +22,9 @@ Own = dict[str, Value]
 """Attributes that are handed over with their ownership."""
 IN_PROCESS = "in_process"
 """The kind of a client's span whose server is in the same process, and has a span of its own."""
+
+_SERVED: ContextVar[Span | None] = ContextVar("penstock_served", default=None)
+"""The span of the call that this task serves."""
 
 
 class Span(Protocol):
@@ -92,6 +96,63 @@ class NoSpan:
     def fail(self, code: str, reason: str = "") -> None: ...
 
     def receipt(self, receipt: common_pb2.Receipt) -> None: ...
+
+
+class SharedSpan:
+    """The span of a call that is served, for whatever serves it to write on: it is neither opened
+    nor closed here, and its server takes the receipt.
+
+    Args:
+        span: the server's.
+        call: the call as it is handed on, which may have another priority or deadline by now.
+    """
+
+    __slots__ = ("_span", "call")
+
+    def __init__(self, span: Span, call: Call) -> None:
+        self._span = span
+        self.call = call
+
+    @property
+    def recorded(self) -> bool:
+        """See Span."""
+        return self._span.recorded
+
+    def __enter__(self) -> SharedSpan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def set(self, key: str, value: Value) -> None:
+        """See Span."""
+        self._span.set(key, value)
+
+    def fail(self, code: str, reason: str = "") -> None:
+        """See Span."""
+        self._span.fail(code, reason)
+
+    def receipt(self, receipt: common_pb2.Receipt) -> None: ...
+
+
+def serve_under(span: Span | None) -> None:
+    """From now on this task serves the call of a span; None: work of its own."""
+    _SERVED.set(span)
+
+
+def span_of(tracer: Tracer, name: str, call: Call, attributes: Own) -> Span:
+    """The span of a call in this service, to be used in a `with`: its server's, which gets the
+    attributes too. So a call leaves one span in each service.
+
+    Where no server serves just this call, as for a job or the member of a batch, it is a span of
+    its own of this name.
+    """
+    served = _SERVED.get()
+    if served is None or served.call.traceparent != call.traceparent:
+        return tracer.span(name, call, attributes=attributes)
+    for key, value in attributes.items():
+        served.set(key, value)
+    return SharedSpan(served, call)
 
 
 class NoTracer:

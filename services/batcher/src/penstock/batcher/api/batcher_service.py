@@ -16,11 +16,13 @@ from penstock.batcher.queue.knobs import KnobTable, to_proto
 from penstock.batcher.queue.requests import Answer
 from penstock.batcher.settings import BatchingSection
 from penstock.batcher.split_merge import gather_or_cancel, merge, task_size
+from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
+from penstock.rpc.spans import Own, span_of
 from penstock.service.clock import Clock
 from penstock.tasks.kinds import kind_of
 
@@ -62,12 +64,11 @@ class BatcherServicer:
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         queue = self._attached(request.instance_id).queue
-        with self._telemetry.span(
-            "queue", call, attributes={"penstock.instance.id": request.instance_id}
-        ) as span:
+        instance: Own = {names.INSTANCE: request.instance_id}
+        with span_of(self._telemetry, "queue", call, instance) as span:
             answer = await self._submit(queue, request, span.call)
-            span.set("penstock.batch.size", answer.receipt.batch_size)
-            span.set("penstock.batch.queued_ms", answer.receipt.queued_ms)
+            span.set(names.BATCH_SIZE, answer.receipt.batch_size)
+            span.set(names.QUEUED_MS, answer.receipt.queued_ms)
         self._metrics.record_answer(answer.receipt)
         return pb.ComputeResponse(result=answer.result, batch=answer.receipt, load=answer.load)
 

@@ -21,7 +21,7 @@ from penstock.otel.telemetry import Telemetry
 from penstock.rpc.batch_members import serve_members
 from penstock.rpc.call import Call
 from penstock.rpc.errors import failed_precondition
-from penstock.rpc.spans import Span
+from penstock.rpc.spans import Own, Span, span_of
 from penstock.service.clock import Clock
 from penstock.tasks.kinds import kind_of, numbers_of
 
@@ -148,20 +148,19 @@ class InferenceServicer:
     async def compute(
         self, model: LoadedModel, task: pb.Task, call: Call, emit: EmitChunk = discard_chunk
     ) -> pb.TaskResult:
-        """Compute a task in a thread, within a span and counted as load."""
+        """Compute a task in a thread, counted as load and described on the call's span."""
         limits = self._limits(model)
         self._meter.add(1)
         try:
-            with self._telemetry.span(
-                "model", call, attributes={"gen_ai.request.model": model.card.name}
-            ) as span:
+            attributes: Own = {semantics.REQUEST_MODEL: model.card.name}
+            with span_of(self._telemetry, "model", call, attributes) as span:
                 result, seconds = await self._threads.run(
                     lambda cancelled: compute_task(model, task, limits, cancelled, emit)
                 )
+                result.compute_ms = seconds * 1e3
                 self._describe(span, model, result)
         finally:
             self._meter.remove(1)
-        result.compute_ms = seconds * 1e3
         return result
 
     def _limits(self, model: LoadedModel) -> TaskLimits:
@@ -177,9 +176,10 @@ class InferenceServicer:
         """Put usage on the span, and for a recorded embedding its typicality: that of the first
         text, since one number a call is enough to see a distribution move.
         """
-        span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
+        span.set(semantics.COMPUTE_MS, result.compute_ms)
+        span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
         if result.usage.output_tokens:
-            span.set("gen_ai.usage.output_tokens", result.usage.output_tokens)
+            span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)
         if span.recorded and result.embed.embeddings:
             typicality = self._typicality.setdefault(model.card.name, Typicality())
             cosine = typicality.score(result.embed.embeddings[0].values)

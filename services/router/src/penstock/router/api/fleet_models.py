@@ -23,6 +23,7 @@ from penstock.router.requests.resolved import Task, sized
 from penstock.rpc.auth import Metadata
 from penstock.rpc.call import NOBODY, Call
 from penstock.rpc.errors import Fault, failed_precondition, invalid, not_found, unimplemented
+from penstock.rpc.spans import serve_under
 from penstock.service.purity import pure
 from penstock.tasks.kinds import INFER as INFER_KIND
 
@@ -92,6 +93,7 @@ class FleetModels:
         )
         call = call._replace(run_id=options.run_id, step=options.step)
         with self._telemetry.span(f"{SERVICE}/{INFER}", call, kind="server") as span:
+            serve_under(span)
             task_of_kind = sized(INFER_KIND, Task(infer=task), "task.")
             outcome = await self._calls.outcome_of(options, task_of_kind, span.call)
             span.receipt(outcome.receipt)

@@ -335,18 +335,14 @@ class Attempts:
 
     def _served(self, state: CallState, target: Target, computed: Computed) -> Route:
         """Take in what the instance says of its load, and say who served and why."""
-        chosen, span, load = target.chosen, state.span, computed.load
+        chosen, load = target.chosen, computed.load
         member = chosen.member
         if load is not None:
             seen = self._clock.monotonic() - load.age_ms / 1e3
             member.report(load.in_flight, load.concurrency, load.utilization, seen)
         reason = f"{target.strategy.name}: {chosen.branch}"
         looked_at = len(chosen.candidates) + len(chosen.excluded)
-        span.set(names.INSTANCE, member.id)
-        span.set(names.ROUTE_REASON, reason)
-        span.set(names.ROUTE_SCORE, chosen.score)
-        span.set(names.ATTEMPTS, state.attempts)
-        if span.recorded:
+        if state.span.recorded:
             self._record_window(state, member)
         return Route(member.id, reason, chosen.score, state.attempts, looked_at)
 

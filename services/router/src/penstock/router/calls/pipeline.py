@@ -46,13 +46,12 @@ from penstock.router.stages import (
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, internal, unavailable
 from penstock.rpc.reasons import Reason
-from penstock.rpc.spans import Own, Span
+from penstock.rpc.spans import Own, Span, serve_under, span_of
 from penstock.service.background import Background
 from penstock.service.clock import Clock
 from penstock.service.current import Current
 from penstock.tasks.kind import BYTES_PER_TOKEN
 
-OUTCOMES = {number: name for name, number in common_pb2.CacheOutcome.items()}
 REFRESH_S = 60.0
 """Longest time that fetching the new answer for a stale one may take."""
 
@@ -267,12 +266,8 @@ class Pipeline:
         attributes: Own = {
             names.REQUEST_MODEL: request.model,
             names.OPERATION: request.kind.operation,
-            names.TENANT: call.principal.organisation,
-            names.RUN: call.run_id,
-            names.STEP: call.step,
-            names.PRIORITY: call.priority,
         }
-        return self._telemetry.span("route", call, attributes=attributes)
+        return span_of(self._telemetry, "route", call, attributes)
 
     def _begin(self, request: ResolvedRequest, call: Call, span: Span) -> CallState:
         trace_id = span.call.traceparent[3:35]
@@ -322,6 +317,7 @@ class Pipeline:
         """Fetch a new answer for a stale one: a call of its own, with its own receipt, outside the
         run.
         """
+        serve_under(None)
         try:
             await self.run(request, call, owed)
         except Fault:
@@ -339,9 +335,7 @@ class Pipeline:
             result, self._prices.value, total_ms, served.route, served.batch
         )
         self._compare_times(state.request, receipt, reused=served.route is None)
-        span.set(names.INPUT_TOKENS, result.usage.input_tokens)
-        span.set(names.OUTPUT_TOKENS, result.usage.output_tokens)
-        span.set(names.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
+        span.receipt(receipt)
         if span.recorded and served.route is not None:
             confidence = state.request.kind.confidence(result)
             if confidence is not None:

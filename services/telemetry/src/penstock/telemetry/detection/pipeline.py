@@ -13,6 +13,7 @@ from penstock.telemetry.detection.incidents import Detector, Finding, IncidentTr
 from penstock.telemetry.detection.operator_faults import OperatorFaults
 from penstock.telemetry.detection.prefix_hits import PrefixHits
 from penstock.telemetry.detection.quality import QualityMonitor
+from penstock.telemetry.detection.thinning import Thinning
 from penstock.telemetry.window.series import Point, Series
 from penstock.telemetry.window.settled_traces import SettledRequest
 
@@ -33,6 +34,7 @@ class DetectionPipeline:
         self.quality = QualityMonitor()
         self._operator_faults = OperatorFaults()
         self._prefix_hits = PrefixHits()
+        self._thinning = Thinning()
         self._downsampler = Downsampler()
         self._critical_sections: dict[str, str] = {}
         """By service: where its last request spent time on the critical path."""
@@ -50,9 +52,13 @@ class DetectionPipeline:
                 self._report(detector.observe_sample(key, point.unix_s, value))
 
     def observe_request(self, request: SettledRequest) -> bool:
-        """Take a settled request; returns whether a detector reported something of it."""
+        """Take a settled request; returns whether a detector reported something of it. Where there
+        are very many of a kind, detectors look at some of them.
+        """
         self._report(self.quality.observe_request(request))
         self._report(self._prefix_hits.observe_request(request))
+        if not self._thinning.takes(request):
+            return False
         for section in request.critical_path:
             service = section.span.source.service
             self._critical_sections[service] = f"{service} {section.span.name}"

@@ -12,6 +12,7 @@ recursion, so that long chains do not overflow. And only children that were wait
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import NamedTuple
 
 from penstock.telemetry.spans.spans import SpanTree, SpanView, is_waited_on
@@ -39,7 +40,7 @@ class _Frame:
         self.span = span
         self.low_ns = low_ns
         self.cursor_ns = cursor_ns
-        inside = [
+        self._children = [
             child
             for child in tree.children_of(span)
             if child.end_ns > low_ns
@@ -47,7 +48,8 @@ class _Frame:
             and child.end_ns > child.start_ns
             and is_waited_on(span, child)
         ]
-        self._children = sorted(inside, key=lambda child: child.end_ns, reverse=True)
+        if len(self._children) > 1:
+            self._children.sort(key=attrgetter("end_ns"), reverse=True)
         self._next = 0
 
     def pop_last_child(self) -> SpanView | None:
@@ -59,12 +61,15 @@ class _Frame:
         while self._next < len(self._children):
             child = self._children[self._next]
             self._next += 1
-            overrun_ns = child.end_ns - self.cursor_ns
-            other_clock = self._next == 1 and self.span.source != child.source
-            in_time = overrun_ns <= child.duration_ns // OVERRUN_DIVISOR or other_clock
-            if child.start_ns < self.cursor_ns and in_time:
+            if child.start_ns < self.cursor_ns and self._is_in_time(child):
                 return child
         return None
+
+    def _is_in_time(self, child: SpanView) -> bool:
+        overrun_ns = child.end_ns - self.cursor_ns
+        if overrun_ns <= 0 or overrun_ns <= child.duration_ns // OVERRUN_DIVISOR:
+            return True
+        return self._next == 1 and self.span.source != child.source
 
 
 def critical_path(tree: SpanTree) -> list[Section]:
@@ -86,7 +91,10 @@ def critical_path(tree: SpanTree) -> list[Section]:
         start_ns = max(child.start_ns, frame.low_ns)
         _append_section(sections, frame.span, end_ns, frame.cursor_ns)
         frame.cursor_ns = start_ns
-        frames.append(_Frame(tree, child, start_ns, end_ns))
+        if tree.children_of(child):
+            frames.append(_Frame(tree, child, start_ns, end_ns))
+        else:
+            _append_section(sections, child, start_ns, end_ns)
     sections.reverse()
     return sections
 

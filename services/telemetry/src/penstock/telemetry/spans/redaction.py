@@ -72,9 +72,9 @@ class ContentPolicy:
             _clean(event.attributes, may_stay)
         for link in span.links:
             _clean(link.attributes, may_stay)
-        message = span.status.message
-        if message and not STATUS_CODE.fullmatch(message):
-            span.status.message = redact(message) if may_stay else ""
+        status = span.status
+        if (message := status.message) and not STATUS_CODE.fullmatch(message):
+            status.message = redact(message) if may_stay else ""
         return attributes
 
     def clean_resource(self, resource: Resource) -> str:
@@ -139,16 +139,15 @@ def _clean_and_read(attributes: Any, may_stay: bool) -> dict[str, Value]:
     remove: list[int] = []
     for index, pair in enumerate(attributes):
         name, value = pair.key, pair.value
-        text = value.string_value
-        if text and not is_content(name):
-            found[name] = text
-        elif text or value.WhichOneof("value") not in NUMERIC:
-            if _clean_value(name, value, may_stay):
-                found[name] = plain_value(value)
-            else:
-                remove.append(index)
-        else:
+        which = value.WhichOneof("value")
+        if which in NUMERIC:
+            found[name] = getattr(value, which) if which else ""
+        elif which == "string_value" and not is_content(name):
+            found[name] = value.string_value
+        elif _clean_value(name, value, may_stay):
             found[name] = plain_value(value)
+        else:
+            remove.append(index)
     for index in reversed(remove):
         del attributes[index]
     return found

@@ -237,7 +237,9 @@ def is_waited_on(parent: SpanView, child: SpanView) -> bool:
         return False
     if child.kind == "consumer" or (child.error == "CANCELLED" and parent.error != "CANCELLED"):
         return False
-    return child.source != parent.source or child.end_ns <= parent.end_ns + child.duration_ns // 100
+    if child.end_ns <= parent.end_ns or child.source != parent.source:
+        return True
+    return child.end_ns <= parent.end_ns + child.duration_ns // 100
 
 
 def error_origin(tree: SpanTree) -> SpanView | None:

@@ -1,41 +1,23 @@
 """The bounded window of traces: open while their spans arrive, packed once they have settled.
 
 An open trace holds its spans twice: read, and as the bytes that will be packed. A trace settles
-when no span of it has come for a few seconds: its spans are then compressed, with a dictionary of
-the names that spans repeat, and only its summary can be searched. When the packed traces exceed the
-window, the least worth keeping go first, see `penstock.telemetry.window.retention`.
+when no span of it has come for a few seconds: its spans are then compressed, and only its summary
+can be searched. When the packed traces exceed the window, the least worth keeping go first, see
+`penstock.telemetry.window.retention`.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.spans import Source, SpanView, Value, read_span
+from penstock.telemetry.window.packing import PackedSpans, Packer, unpack
 from penstock.telemetry.window.retention import EVICTION_ORDER
 from penstock.telemetry.window.settled_traces import TraceSummary
-
-_ATTRIBUTE_NAMES = " ".join(
-    value
-    for name, value in sorted(vars(semconv).items())
-    if name.isupper() and isinstance(value, str)
-)
-DICTIONARY = (
-    _ATTRIBUTE_NAMES
-    + "penstock.api.RouterService/Embed BatcherService/Compute InferenceService/Compute grpc OK"
-).encode()
-"""What zlib may refer to without having seen it in the trace."""
-
-WINDOW_BITS, MEMORY_LEVEL = 13, 5
-"""Of zlib: a trace has a few kilobytes, and a large window takes longer to prepare than to use."""
-_PREPARED = zlib.compressobj(1, wbits=WINDOW_BITS, memLevel=MEMORY_LEVEL, zdict=DICTIONARY)
-"""A compressor that has read the dictionary; each trace takes a copy."""
 
 
 class _StoredSpan(NamedTuple):
@@ -65,11 +47,11 @@ class _OpenTrace:
 @dataclass(slots=True)
 class _PackedTrace:
     summary: TraceSummary
-    data: bytes
+    spans: PackedSpans
 
     @property
     def size_bytes(self) -> int:
-        return ROW_BYTES + len(self.data)
+        return ROW_BYTES + len(self.spans.data)
 
 
 class TraceWindow:
@@ -96,6 +78,7 @@ class TraceWindow:
         """The packed traces by why they are kept, in order of settling."""
         self._sources: list[Source] = []
         self._source_numbers: dict[Source, int] = {}
+        self._packer = Packer()
         self._swept_s = 0.0
         self.packed_bytes = 0
         self.open_bytes = 0
@@ -153,7 +136,7 @@ class TraceWindow:
             trace = self._open[trace_id] = _OpenTrace(now_s, now_s)
             packed = self._take_packed(trace_id)
             if packed is not None:
-                for stored in self._unpacked(packed.data):
+                for stored in self._unpacked(packed.spans):
                     trace.spans[bytes.fromhex(stored.view.span_id)] = stored
                     trace.size_bytes += len(stored.data)
                 self.open_bytes += trace.size_bytes
@@ -185,7 +168,8 @@ class TraceWindow:
         """Pack an open trace, and release others where the window is full."""
         trace = self._open.pop(trace_id)
         self.open_bytes -= trace.size_bytes
-        packed = _PackedTrace(summary, _pack(trace.spans.values()))
+        spans = ((stored.source, stored.data) for stored in trace.spans.values())
+        packed = _PackedTrace(summary, self._packer.pack(summary.name, spans))
         self._packed[trace_id] = packed
         self._eviction_queues[summary.kept][trace_id] = None
         self.packed_bytes += packed.size_bytes
@@ -213,10 +197,10 @@ class TraceWindow:
         if (trace := self._open.get(trace_id)) is not None:
             return [stored.view for stored in trace.spans.values()]
         packed = self._packed.get(trace_id)
-        return [stored.view for stored in self._unpacked(packed.data)] if packed else []
+        return [stored.view for stored in self._unpacked(packed.spans)] if packed else []
 
-    def _unpacked(self, packed: bytes) -> Iterator[_StoredSpan]:
-        for source, data in _unpack(packed):
+    def _unpacked(self, packed: PackedSpans) -> Iterator[_StoredSpan]:
+        for source, data in unpack(packed):
             span = trace_pb2.Span.FromString(data)
             yield _StoredSpan(read_span(span, self._sources[source]), source, data)
 
@@ -245,28 +229,3 @@ class TraceWindow:
 
     def __len__(self) -> int:
         return len(self._open) + len(self._packed)
-
-
-def _pack(spans: Iterable[_StoredSpan]) -> bytes:
-    """Compress spans: how many there are, the number of each one's source and its length (unsigned,
-    four bytes each), then the spans one after another.
-    """
-    numbers: list[int] = []
-    parts: list[bytes] = [b""]
-    for stored in spans:
-        numbers += (stored.source, len(stored.data))
-        parts.append(stored.data)
-    parts[0] = struct.pack(f"<{len(numbers) + 1}I", len(parts) - 1, *numbers)
-    compressor = _PREPARED.copy()
-    return compressor.compress(b"".join(parts)) + compressor.flush()
-
-
-def _unpack(packed: bytes) -> Iterator[tuple[int, bytes]]:
-    """The number of the source and the bytes of each span."""
-    raw = zlib.decompressobj(zdict=DICTIONARY).decompress(packed)
-    (count,) = struct.unpack_from("<I", raw)
-    numbers = struct.unpack_from(f"<{2 * count}I", raw, 4)
-    begin = 4 + 8 * count
-    for source, size in zip(numbers[::2], numbers[1::2], strict=True):
-        yield source, raw[begin : begin + size]
-        begin += size
