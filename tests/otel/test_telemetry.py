@@ -225,7 +225,9 @@ def test_metrics_are_due_while_requests_come_and_seldom_while_none_do() -> None:
     assert exported.is_due(4, 100.1)
     assert not exported.is_due(3, 100.0 + IDLE_METRICS_S - 0.1)
     assert exported.is_due(3, 100.0 + IDLE_METRICS_S)
-    assert MetricsExported().is_due(0, 0.0), "a service that begins says so"
+    assert not exported.is_due(4, 109.9, apart_s=10.0)
+    assert exported.is_due(4, 110.0, apart_s=10.0)
+    assert MetricsExported().is_due(0, 0.0, apart_s=10.0), "a service that begins says so"
 
 
 def test_background_work_is_no_request() -> None:

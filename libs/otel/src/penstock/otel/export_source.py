@@ -23,6 +23,8 @@ from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.otel.span_messages import put_attributes
 from penstock.service.purity import pure
 
+BUSY_METRICS_S = 10.0
+"""Least seconds between exports of metrics in production: while one is made, calls wait."""
 IDLE_METRICS_S = 15.0
 """Seconds between exports of metrics while no request is served: telemetry's detectors take one
 sample in so many.
@@ -38,11 +40,13 @@ class MetricsExported(NamedTuple):
     requests: int = -1
     at_s: float = -math.inf
 
-    def is_due(self, requests: int, now_s: float) -> bool:
-        """Whether there is something to export: requests were served, or so much time has passed
-        that what is only read (memory, queues) counts as news.
+    def is_due(self, requests: int, now_s: float, apart_s: float = 0.0) -> bool:
+        """Whether there is something to export: requests were served since the last export, which
+        is `apart_s` ago, or so much time has passed that what is only read (memory, queues) counts
+        as news.
         """
-        return requests != self.requests or now_s - self.at_s >= IDLE_METRICS_S
+        since_s = now_s - self.at_s
+        return since_s >= IDLE_METRICS_S or (requests != self.requests and since_s >= apart_s)
 
 
 class TakenMetrics(NamedTuple):
@@ -60,10 +64,18 @@ class ExportSource:
         recorder: what is taken from.
         resource: who is sending, see `resource_of`.
         of_process: whose the metrics of the process are; None: another service exports them.
+        apart_s: least seconds between exports of metrics, but for the last.
     """
 
-    def __init__(self, recorder: Recorder, resource: Resource, of_process: Resource | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        resource: Resource,
+        of_process: Resource | None,
+        apart_s: float = 0.0,
+    ) -> None:
         self.recorder = recorder
+        self._apart_s = apart_s
         self.sender = SenderMessage()
         """The resource as spans carry it."""
         put_attributes(self.sender.attributes, cast(Any, resource.attributes))
@@ -106,7 +118,7 @@ class ExportSource:
 
     def are_metrics_due(self, now_s: float) -> bool:
         """Whether metrics are to be exported at `now_s` (monotonic)."""
-        return self._exported.is_due(self.recorder.durations.requests(), now_s)
+        return self._exported.is_due(self.recorder.durations.requests(), now_s, self._apart_s)
 
     def take_metrics(self, now_s: float) -> TakenMetrics:
         """All metrics as they are now; `settle` must be told what became of them."""

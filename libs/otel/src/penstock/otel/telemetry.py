@@ -85,7 +85,8 @@ class Telemetry:
     Args:
         service: `service.name` of everything recorded here.
         endpoint: `host:port` or `unix:/path` that takes OTLP over gRPC; empty: nothing is exported.
-        profile: `development` samples every trace; `production` samples at most `traces_per_s`, and
+        profile: `development` samples every trace and exports metrics at every second export;
+            `production` exports metrics every ten seconds, samples at most `traces_per_s`, and
             exports every failed and every slow span beside them.
         edge: True for a service with a public port, where a caller's sampled flag is not obeyed but
             counts towards `traces_per_s`.
@@ -126,11 +127,12 @@ class Telemetry:
         self._source: ExportSource | None = None
         if endpoint:
             # The SDK is loaded only where something is exported.
-            from penstock.otel.export_source import ExportSource, resource_of
+            from penstock.otel.export_source import BUSY_METRICS_S, ExportSource, resource_of
 
             resource = resource_of(service, instance)
             of_process = None if process is None else resource_of(process or service, instance)
-            self._source = ExportSource(self._recorder, resource, of_process)
+            apart_s = 0.0 if profile == "development" else BUSY_METRICS_S
+            self._source = ExportSource(self._recorder, resource, of_process, apart_s)
             self._exporter = (exporters or Exporters()).to(endpoint, interval_s, tls)
             self._recorder.is_exporting = True
             self._exporter.join(self._source)
