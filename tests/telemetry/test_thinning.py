@@ -7,7 +7,7 @@ import random
 import pytest
 from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
-from penstock.telemetry.detection.thinning import PER_S, Thinning
+from penstock.telemetry.detection.thinning import MAX_KINDS, PER_S, Thinning
 
 from .requests import settled_request
 
@@ -48,6 +48,14 @@ def test_requests_that_settle_out_of_order_belong_to_the_latest_second() -> None
     _taken(thinning, 1, 10 * PER_S)
     taken = [thinning.takes(settled_request(2 + late, 1.0, **MODEL)) for late in (0, -1) * 500]
     assert sum(taken) == PER_S
+
+
+def test_the_kinds_that_are_counted_are_bounded() -> None:
+    thinning = Thinning()
+    for number in range(MAX_KINDS + 50):
+        model = {"gen_ai__request__model": f"model {number}"}
+        assert thinning.takes(settled_request(1.0, 1.0, **model))
+    assert len(thinning) == MAX_KINDS
 
 
 def test_a_share_of_failures_stays_what_it_is() -> None:

@@ -36,6 +36,10 @@ class Thinning:
     def __init__(self) -> None:
         self._seconds: BoundedMap[tuple[str, str, str], _Second] = BoundedMap(MAX_KINDS)
 
+    def __len__(self) -> int:
+        """How many kinds are known."""
+        return len(self._seconds)
+
     def takes(self, request: SettledRequest) -> bool:
         """Count a request; whether to look at it."""
         root, now_s = request.tree.root, int(request.end_unix_s)
