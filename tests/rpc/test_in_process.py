@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -88,7 +89,7 @@ async def test_a_public_endpoint_takes_only_what_a_caller_may_say() -> None:
     assert before_s < servicer.call.deadline_s < before_s + 60
 
 
-async def test_the_calls_span_is_the_servers_and_the_callers_as_well_where_it_failed() -> None:
+async def test_the_calls_span_is_the_servers_and_the_callers_where_it_did_not_arrive() -> None:
     caller, called = (
         Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
     )
@@ -106,6 +107,43 @@ async def test_the_calls_span_is_the_servers_and_the_callers_as_well_where_it_fa
     assert (client.kind, client.parent_id, client.code) == ("client", "b" * 16, "UNAVAILABLE")
     timed = {(kind, code): row.count for (_, kind, code), row in caller.durations.rows.items()}
     assert timed == {("client", ""): 1, ("client", "UNAVAILABLE"): 1}
+    caller.close(0)
+    called.close(0)
+
+
+class Failing(EmptyInstance):
+    """Fails each call."""
+
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
+        raise ValueError("broken")
+
+    async def ComputeStream(
+        self, request: inference_pb2.ComputeStreamRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+        raise ValueError("broken")
+        yield  # makes it a generator
+
+
+async def test_a_failure_at_the_server_is_its_span_alone() -> None:
+    """The caller's would stand beside it and take its time on the critical path."""
+    caller, called = (
+        Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
+    )
+    local = LocalEndpoint(Endpoint(INFERENCE, Failing(), internal(TOKEN)), called)
+    local.open()
+    peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
+    call = Call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+    with pytest.raises(Fault):
+        await peer.call("Compute", REQUEST, call)
+    with pytest.raises(Fault):
+        async for _ in peer.stream("ComputeStream", inference_pb2.ComputeStreamRequest(), call):
+            pass
+    found = [(row.kind, row.parent_id, row.code) for row in called.ended_spans]
+    assert found == [("server", "b" * 16, "INTERNAL")] * 2
+    assert caller.ended_spans == ()
+    assert caller.durations.requests() == 2
     caller.close(0)
     called.close(0)
 

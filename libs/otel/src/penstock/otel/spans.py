@@ -78,6 +78,7 @@ class _OpenSpan:
     """What both kinds of span hold."""
 
     __slots__ = (
+        "_arrived",
         "_attributes",
         "_code",
         "_kind",
@@ -91,6 +92,11 @@ class _OpenSpan:
 
     _code: str
     _reason: str
+    _arrived: bool
+
+    def arrived(self) -> None:
+        """See `penstock.rpc.spans.Span`."""
+        self._arrived = True
 
     def fail(self, code: str, reason: str = "") -> None:
         """See `penstock.rpc.spans.Span`."""
@@ -212,6 +218,7 @@ class UnrecordedSpan(_OpenSpan):
         self._parent_id = parent_id
         self._code = ""
         self._reason = ""
+        self._arrived = False
         self.call = call
         self._start_ns = time.perf_counter_ns()
 
@@ -238,7 +245,7 @@ class UnrecordedSpan(_OpenSpan):
         duration_ns = end_ns - self._start_ns
         recorder.durations.add(self._name, self._kind, self._code, duration_ns)
         is_slow = duration_ns > recorder.slow_ns
-        if self._code or is_slow:
+        if (self._code or is_slow) and not self._arrived:
             if background_kind(self._name) and self._code in NOT_FAILED:
                 return  # a long poll that waited, or was given up, is no slow or failed request
             recorder.record(self._ended(end_ns))

@@ -148,7 +148,7 @@ class Telemetry:
             call: the call that the span belongs to; its `traceparent` names the parent.
             kind: `internal`, `server`, `client`, or `in_process`: a client whose server is in this
                 process. The server's span says as much, so the client's is exported only when it
-                fails or is slow; it is timed as any client's.
+                fails or is slow before it has `arrived`; it is timed as any client's.
             attributes: owned by the span from then on.
         """
         parent = call.traceparent

@@ -53,6 +53,9 @@ class Span(Protocol):
     def receipt(self, receipt: common_pb2.Receipt) -> None:
         """Take a call's account: counted always, written on the span where it is recorded."""
 
+    def arrived(self) -> None:
+        """Say that the call has reached its server in this process, whose span tells the rest."""
+
     def __enter__(self) -> Span: ...
 
     def __exit__(
@@ -97,6 +100,8 @@ class NoSpan:
 
     def receipt(self, receipt: common_pb2.Receipt) -> None: ...
 
+    def arrived(self) -> None: ...
+
 
 class SharedSpan:
     """The span of a call that is served, for whatever serves it to write on: it is neither opened
@@ -133,6 +138,8 @@ class SharedSpan:
         self._span.fail(code, reason)
 
     def receipt(self, receipt: common_pb2.Receipt) -> None: ...
+
+    def arrived(self) -> None: ...
 
 
 def serve_under(span: Span | None) -> None:

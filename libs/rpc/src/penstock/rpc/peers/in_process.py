@@ -179,6 +179,7 @@ class InProcessPeer:
                 served = await local.call_of(self._metadata, span.call)
                 copies = method not in local.endpoint.uncopied
                 context = local.context()
+                span.arrived()
                 pending = context.run(
                     local.dispatcher.begin, rpc, _copy(request) if copies else request, served
                 )
@@ -232,6 +233,7 @@ class InProcessPeer:
             served = await local.call_of(self._metadata, span.call)
             chunks = _Chunks(_copy if method not in local.endpoint.uncopied else _as_it_is)
             reading = self._read(local, rpc, chunks.copy(request), served, chunks)
+            span.arrived()
             work = self._run(local, reading, local.context(), _nothing)
             timer = None
             if not math.isinf(left_s):
