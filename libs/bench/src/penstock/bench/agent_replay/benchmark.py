@@ -48,6 +48,15 @@ BOUNDS = {
     "p0_added_p50_share": Bound("<=", 0.01),
 }
 COUNTS = frozenset({"errors", "wrong_writes", "wrong_exact", "prompts_lossy"})
+OVER_ALL = COUNTS | {
+    "prompts_shaped",
+    "reused",
+    "wrong_upper95_share",
+    "ledger_error",
+    "ledger_error_defaults",
+    "ledger_paid_error",
+}
+"""Figures over all workloads: of one alone they would be others, under the same names."""
 
 
 def run(options: Options) -> Result:
@@ -56,7 +65,10 @@ def run(options: Options) -> Result:
         measured = runner.run(measure(options))
     plays, embedded = measured.plays, measured.embedded
     mixed, plots = mix.mixed(plays, embedded)
-    figures, intervals = split({**all_figures(plays, embedded), **mixed})
+    found = {**all_figures(plays, embedded), **mixed}
+    if options.part:
+        found = {name: figure for name, figure in found.items() if name not in OVER_ALL}
+    figures, intervals = split(found)
     bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
     tables = pages.tables(plays, measured.ablations)
     return Result(
@@ -67,5 +79,5 @@ def run(options: Options) -> Result:
         plots,
         pages.notes(plays, measured.left_out),
         intervals=intervals,
-        exact=COUNTS,
+        exact=frozenset(COUNTS & figures.keys()),
     )
