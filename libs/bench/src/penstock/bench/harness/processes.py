@@ -41,10 +41,12 @@ def cpu_s(pid: int) -> float:
 
 
 def program_of(pid: int) -> str:
-    """What a process runs: the last word of its command, or its program where that is an option."""
-    words = [word for word in psutil.Process(pid).cmdline() if word]
-    last = words[-1] if words and not words[-1].startswith("-") else Path(words[0]).name
-    return last.removeprefix("penstock.")
+    """What a process runs: the last word of its command, without the folders of a path, or its
+    program where that is an option.
+    """
+    words = " ".join(psutil.Process(pid).cmdline()).split()
+    last = words[0] if words[-1].startswith("-") else words[-1]
+    return Path(last).name.removeprefix("penstock.")
 
 
 def proportional_mb(pid: int) -> float:

@@ -46,7 +46,7 @@ def programs_of(pids: list[int]) -> dict[int, str]:
 
 def _short(program: str) -> str:
     """A store's command ends with its socket, a cell's with the names of its services."""
-    if program.startswith(("/", "unixsocket")):
+    if program.endswith(".sock"):
         return "store"
     return "cell" if "," in program else program
 
