@@ -72,7 +72,7 @@ def lines_of(shown: pb.GetTraceResponse) -> list[str]:
 
 
 def as_recorded(lines: list[str]) -> list[str]:
-    """The lines without the callers' spans of calls inside a cell, which has none but slow ones."""
+    """The lines without the callers' spans of calls inside a cell, which exports none."""
     kept: list[str] = []
     left_out: list[int] = []
     for line, behind in zip(lines, [*lines[1:], ""], strict=True):

@@ -50,6 +50,16 @@ def test_requests_that_settle_out_of_order_belong_to_the_latest_second() -> None
     assert sum(taken) == PER_S
 
 
+def test_a_clock_that_is_far_ahead_stops_no_counting() -> None:
+    thinning = Thinning()
+    for second in range(3):
+        _taken(thinning, second, 10 * PER_S)
+    thinning.takes(settled_request(1e6, 1.0, **MODEL))
+    for second in range(3, 6):
+        taken = _taken(thinning, second, PER_S // 2)
+    assert taken == PER_S // 2
+
+
 def test_the_kinds_that_are_counted_are_bounded() -> None:
     thinning = Thinning()
     for number in range(MAX_KINDS + 50):

@@ -47,7 +47,8 @@ class Description(NamedTuple):
 class _Sets(Generic[T]):
     """What is kept for each set of attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self, description: Description) -> None:
+        self._description = description
         self._rows: dict[Key, T] = {}
 
     def key(self, attributes: Attributes | None) -> Key:
@@ -58,10 +59,6 @@ class _Sets(Generic[T]):
 
 class AddedCounter(_Sets[float]):
     """A sum that only grows, for each set of attributes."""
-
-    def __init__(self, description: Description) -> None:
-        super().__init__()
-        self._description = description
 
     def add(self, amount: float, attributes: Attributes | None = None) -> None:
         """See `penstock.otel.telemetry.Counter`."""
@@ -92,10 +89,6 @@ class _Distribution:
 
 class AddedHistogram(_Sets[_Distribution]):
     """A distribution, for each set of attributes."""
-
-    def __init__(self, description: Description) -> None:
-        super().__init__()
-        self._description = description
 
     def record(self, amount: float, attributes: Attributes | None = None) -> None:
         """See `penstock.otel.telemetry.Histogram`."""

@@ -17,6 +17,10 @@ from penstock.telemetry.window.settled_traces import SettledRequest
 PER_S = 100
 """Requests of one operation and model in a second that are all looked at."""
 MAX_KINDS = 4096
+LATE_S = 30
+"""Seconds. Traces do not settle in the order in which they ended: one that ended so much before the
+latest at most is counted with that. One further back says that the latest's clock was ahead.
+"""
 
 
 class _Second(NamedTuple):
@@ -46,7 +50,7 @@ class Thinning:
         model = str(root.attributes.get(semconv.REQUEST_MODEL, ""))
         kind = (root.source.service, root.name, model)
         last = self._seconds.get(kind, _Second(now_s, 0, 1))
-        if now_s <= last.unix_s:  # traces do not settle in the order in which they ended
+        if 0 <= last.unix_s - now_s <= LATE_S:
             seen = last._replace(requests=last.requests + 1)
         else:
             seen = _Second(now_s, 1, max(1, last.requests // PER_S))
