@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import pytest
@@ -21,6 +21,7 @@ from penstock.testkit.instance import INFERENCE, EmptyInstance
 from penstock.testkit.server import TOKEN
 
 REQUEST = inference_pb2.ComputeRequest(model="m")
+TRACED = Call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 
 
 class Remembering(EmptyInstance):
@@ -89,26 +90,33 @@ async def test_a_public_endpoint_takes_only_what_a_caller_may_say() -> None:
     assert before_s < servicer.call.deadline_s < before_s + 60
 
 
-async def test_the_calls_span_is_the_servers_and_the_callers_where_it_did_not_arrive() -> None:
-    caller, called = (
-        Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
-    )
+@pytest.fixture
+def telemetries() -> Iterator[tuple[Telemetry, Telemetry]]:
+    """The caller's and the server's."""
+    made = Telemetry("caller", "unix:/nowhere", interval_s=1e6)
+    other = Telemetry("called", "unix:/nowhere", interval_s=1e6)
+    yield made, other
+    made.close(0)
+    other.close(0)
+
+
+async def test_the_calls_span_is_the_servers_and_the_callers_where_it_did_not_arrive(
+    telemetries: tuple[Telemetry, Telemetry],
+) -> None:
+    caller, called = telemetries
     local = LocalEndpoint(Endpoint(INFERENCE, Remembering(), internal(TOKEN)), called)
     local.open()
     peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
-    call = Call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
-    await peer.call("Compute", REQUEST, call)
+    await peer.call("Compute", REQUEST, TRACED)
     (server,) = called.ended_spans
     assert (server.kind, server.parent_id, caller.ended_spans) == ("server", "b" * 16, ())
     await local.close()
     with pytest.raises(Fault):
-        await peer.call("Compute", REQUEST, call)
+        await peer.call("Compute", REQUEST, TRACED)
     (client,) = caller.ended_spans
     assert (client.kind, client.parent_id, client.code) == ("client", "b" * 16, "UNAVAILABLE")
     timed = {(kind, code): row.count for (_, kind, code), row in caller.durations.rows.items()}
     assert timed == {("client", ""): 1, ("client", "UNAVAILABLE"): 1}
-    caller.close(0)
-    called.close(0)
 
 
 class Failing(EmptyInstance):
@@ -126,26 +134,23 @@ class Failing(EmptyInstance):
         yield  # makes it a generator
 
 
-async def test_a_failure_at_the_server_is_its_span_alone() -> None:
+async def test_a_failure_at_the_server_is_its_span_alone(
+    telemetries: tuple[Telemetry, Telemetry],
+) -> None:
     """The caller's would stand beside it and take its time on the critical path."""
-    caller, called = (
-        Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
-    )
+    caller, called = telemetries
     local = LocalEndpoint(Endpoint(INFERENCE, Failing(), internal(TOKEN)), called)
     local.open()
     peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
-    call = Call(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
     with pytest.raises(Fault):
-        await peer.call("Compute", REQUEST, call)
+        await peer.call("Compute", REQUEST, TRACED)
     with pytest.raises(Fault):
-        async for _ in peer.stream("ComputeStream", inference_pb2.ComputeStreamRequest(), call):
+        async for _ in peer.stream("ComputeStream", inference_pb2.ComputeStreamRequest(), TRACED):
             pass
     found = [(row.kind, row.parent_id, row.code) for row in called.ended_spans]
     assert found == [("server", "b" * 16, "INTERNAL")] * 2
     assert caller.ended_spans == ()
     assert caller.durations.requests() == 2
-    caller.close(0)
-    called.close(0)
 
 
 class Counting(EmptyInstance):
