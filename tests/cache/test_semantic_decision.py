@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
-from penstock.cache.semantic.decision import Neighbour, SemanticDecision, SemanticPolicy
+from penstock.cache.semantic.decision import (
+    RECHECKS,
+    Neighbour,
+    SemanticDecision,
+    SemanticPolicy,
+)
 from penstock.cache.semantic.index import VectorIndex
+from penstock.telemetry.detection.quality import QualityMeasure
 
 WIDTH = 32
 
@@ -37,6 +44,8 @@ class Scope:
         self.policy = SemanticPolicy(WIDTH, bound)
         self.hits: list[bool] = []
         """Whether each answer that was served was right."""
+        self.checks: list[bool] = []
+        """The same of audits and rechecks: what telemetry is told."""
         self._index = VectorIndex(WIDTH)
         self._rng = Random(1)
         self._learnt: list[tuple[int, str]] = []
@@ -51,6 +60,8 @@ class Scope:
         if decision.serve:
             self.hits.append(decision.answer_class == answer)
         else:
+            if decision.is_audit or decision.is_recheck:
+                self.checks.append(decision.answer_class == answer)
             self.policy.learn(vector, text, answer, decision)
             self._index.add(len(self._learnt), vector)
             self._learnt.append((answer, text))
@@ -109,6 +120,46 @@ def test_a_class_found_wrong_is_called_until_a_call_shows_it_to_be_right(is_repo
     assert any("semantic" in rules[intent] for intent in range(1, 8))
     drawn = sum(rule == "audit" for of_intent in rules.values() for rule in of_intent)
     assert scope.policy.threshold.audit_count - audits_before == drawn
+
+
+def test_the_first_calls_of_a_class_found_wrong_are_rechecks() -> None:
+    """While it stays wrong; it is cleared by a call that is right."""
+    scope, vector = Scope(), np.ones(WIDTH, np.float32) / np.sqrt(WIDTH)
+    policy = scope.policy
+    policy.classes.grow(2)
+    evidence = SemanticDecision(False, "miss: found wrong lately", 0, 0.99, 0.9, False, (0.0,) * 15)
+    policy.learn(vector, "where", 1, replace(evidence, rule="audit", is_audit=True))
+    for wrong_again in range(4):
+        assert policy.classes.suspects == {0: min(wrong_again, RECHECKS)}
+        is_recheck = wrong_again < RECHECKS
+        policy.learn(vector, "where", 1, replace(evidence, is_recheck=is_recheck))
+    policy.learn(vector, "here", 0, evidence)
+    assert not policy.classes.suspects
+    policy.learn(vector, "where", 1, replace(evidence, is_recheck=True))
+    assert not policy.classes.suspects
+
+
+def test_few_changed_answers_are_enough_to_be_noticed_from_outside() -> None:
+    """A class whose answers have changed fails one audit, and is not drawn again: three of eight
+    make few failed audits, and enough with the rechecks.
+    """
+    prompts, scope, agreement = Prompts(8, 5), Scope(), QualityMeasure(50, is_binary=True)
+    for _ in range(6_000):
+        scope.ask(*prompts.draw(0.2))
+    for is_right in scope.checks:
+        agreement.add(float(is_right))
+    assert agreement.observations >= 50
+    assert not agreement.has_drifted
+    scope.checks.clear()
+    for _ in range(1_500):
+        text, vector, intent = prompts.draw(0.2)
+        scope.ask(text, vector, intent + 8 if intent < 3 else intent)
+    assert 3 < scope.checks.count(False) <= 3 * (1 + RECHECKS) + 3
+    drifted = False
+    for is_right in scope.checks:
+        agreement.add(float(is_right))
+        drifted = drifted or agreement.has_drifted
+    assert drifted
 
 
 def test_changed_answers_are_noticed_by_audits_and_learnt() -> None:

@@ -16,7 +16,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ResourceMetri
 from opentelemetry.sdk.resources import Resource
 from penstock.otel import attributes as semconv
 from penstock.otel.counts import Account, AccountKey
-from penstock.otel.instruments import AddedCounter, AddedHistogram, Description, Instruments
+from penstock.otel.instruments import (
+    CumulativeCounter,
+    CumulativeHistogram,
+    Description,
+    Instruments,
+)
 from penstock.otel.metrics import counts_as_metrics
 from penstock.otel.process_metrics import ProcessMetrics, boot_id
 from penstock.otel.recorder import EndedSpan, Recorder
@@ -90,11 +95,11 @@ class ExportSource:
         self._started_ns = time.time_ns()
         self._exported = MetricsExported()
 
-    def counter(self, name: str, unit: str, description: str) -> AddedCounter:
+    def counter(self, name: str, unit: str, description: str) -> CumulativeCounter:
         """A counter that is exported from now on."""
         return self._instruments.counter(Description(name, unit, description))
 
-    def histogram(self, name: str, unit: str, description: str) -> AddedHistogram:
+    def histogram(self, name: str, unit: str, description: str) -> CumulativeHistogram:
         """A histogram that is exported from now on."""
         return self._instruments.histogram(Description(name, unit, description))
 

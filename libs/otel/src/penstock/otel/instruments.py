@@ -57,7 +57,7 @@ class _Sets(Generic[T]):
         return key if key in self._rows or len(self._rows) < MAX_SETS else OVERFLOW
 
 
-class AddedCounter(_Sets[float]):
+class CumulativeCounter(_Sets[float]):
     """A sum that only grows, for each set of attributes."""
 
     def add(self, amount: float, attributes: Attributes | None = None) -> None:
@@ -87,7 +87,7 @@ class _Distribution:
         self.smallest = self.largest = first
 
 
-class AddedHistogram(_Sets[_Distribution]):
+class CumulativeHistogram(_Sets[_Distribution]):
     """A distribution, for each set of attributes."""
 
     def record(self, amount: float, attributes: Attributes | None = None) -> None:
@@ -126,22 +126,22 @@ class AddedHistogram(_Sets[_Distribution]):
         return Metric(name, text, unit, data) if points else None
 
 
-Instrument = TypeVar("Instrument", AddedCounter, AddedHistogram)
+Instrument = TypeVar("Instrument", CumulativeCounter, CumulativeHistogram)
 
 
 class Instruments:
     """The counters and histograms of one service."""
 
     def __init__(self) -> None:
-        self._made: dict[str, AddedCounter | AddedHistogram] = {}
+        self._made: dict[str, CumulativeCounter | CumulativeHistogram] = {}
 
-    def counter(self, description: Description) -> AddedCounter:
+    def counter(self, description: Description) -> CumulativeCounter:
         """The counter of that name, made where it is new."""
-        return self._make(AddedCounter, description)
+        return self._make(CumulativeCounter, description)
 
-    def histogram(self, description: Description) -> AddedHistogram:
+    def histogram(self, description: Description) -> CumulativeHistogram:
         """The histogram of that name, made where it is new."""
-        return self._make(AddedHistogram, description)
+        return self._make(CumulativeHistogram, description)
 
     def _make(self, kind: type[Instrument], description: Description) -> Instrument:
         instrument = self._made.setdefault(description.name, kind(description))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from penstock.otel import attributes as semconv
 from penstock.otel.counts import complexity_tier
+from penstock.simulation.audits import Audits
 from penstock.simulation.azure_trace import TraceRow, read_azure_trace
 from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
 from penstock.telemetry.window.settled_traces import SettledRequest, TraceSummary
@@ -33,10 +34,7 @@ SLOW_INSTANCE, FAILING_INSTANCE = 0, 1
 ERROR_SHARE = 0.001
 FAILED_AFTER_SHARE = 0.02
 """A failed request ends after this share of its service time."""
-HIT_SHARE, AUDITED_SHARE, AGREEING_SHARE = 0.30, 0.015, 0.98
-"""The cache audits as many hits as it ships with; it does not audit more after a wrong one, as it
-does in service.
-"""
+HIT_SHARE = 0.30
 CONFIDENCE, CONFIDENCE_SPREAD = 0.86, 0.05
 DRIFT_S = 120.0
 """Confidence sinks over this time when it drifts."""
@@ -129,6 +127,7 @@ class RequestSimulation:
         self._faults = faults
         self._rng = rng
         self._instances = Instances()
+        self._audits = Audits()
         self._number = 0
 
     def run(self, calls: Iterator[TraceRow]) -> Iterator[tuple[float, SettledRequest]]:
@@ -207,9 +206,9 @@ class RequestSimulation:
             semconv.PAID: 1,
             semconv.CACHE_CONFIDENCE: min(0.999, rng.betavariate(60, 2)),
         }
-        if rng.random() < AUDITED_SHARE:
-            agreeing = AGREEING_SHARE - self._strength("cache poisoning", now_s)
-            attributes[semconv.AGREEMENT] = float(rng.random() < agreeing)
+        agreement = self._audits.of_hit(self._strength("cache poisoning", now_s), rng)
+        if agreement is not None:
+            attributes[semconv.AGREEMENT] = float(agreement)
         return attributes
 
 

@@ -65,9 +65,9 @@ NOTES = (
     ),
     (
         "Faults: an instance 3 to 6 times slower, 20 to 50 % of an instance's requests failing, "
-        "25 to 40 % of cached answers wrong (1.5 % of the hits are audited, as the cache ships), "
-        "a model's confidence sinking by 0.10 or 0.15 within two minutes; five minutes each, "
-        "wrong answers 12.5."
+        "25 to 40 % of cached answers wrong (audited as the cache ships: 1.5 % of the hits, and "
+        "more after an audit that failed), a model's confidence sinking by 0.10 or "
+        "0.15 within two minutes; five minutes each, wrong answers 12.5."
     ),
     (
         "stack_*: sums over the lines of `telemetry-stacks.jsonl`, to which `python -m "

@@ -79,8 +79,11 @@ class SemanticLearning:
                 await self._semantic_cache.learning_log.append(event)
 
     def _record_agreement(self, lookup: Lookup, candidate: Candidate, answer: str) -> None:
-        """Record whether an audit's call gave the answer that would have been served."""
-        if candidate.answer and candidate.decision.is_audit:
+        """Record whether the call of an audit or a recheck gave the answer that would have been
+        served.
+        """
+        decision = candidate.decision
+        if candidate.answer and (decision.is_audit or decision.is_recheck):
             self._agreement.record(
                 float(candidate.answer == answer),
                 {attributes.REQUEST_MODEL: lookup.request.scope.model},
@@ -140,4 +143,5 @@ def _recorded(candidate: Candidate) -> RecordedDecision | None:
         decision.is_audit,
         decision.features,
         decision.contradiction,
+        decision.is_recheck,
     )

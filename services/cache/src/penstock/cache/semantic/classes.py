@@ -39,13 +39,13 @@ class AnswerClasses:
 
     It grows with each insert; memory is one vector and one table of words a class. `suspects` are
     classes that an audit or a caller has found wrong, until a call shows one of their answers to be
-    right.
+    right, with how often they were found wrong again.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self.counts = np.zeros(0, np.int64)
-        self.suspects: set[int] = set()
+        self.suspects: dict[int, int] = {}
         self.words = WordModel()
         self._sums = np.zeros((0, width), np.float32)
         self._norms = np.zeros(0, np.float32)
@@ -94,9 +94,18 @@ class AnswerClasses:
         """Note whether a call has shown a vote for this class to be right."""
         if is_right:
             self._right[answer_class] += 1
-            self.suspects.discard(answer_class)
+            self.suspects.pop(answer_class, None)
         else:
             self._wrong[answer_class] += 1
+
+    def suspect(self, answer_class: int) -> None:
+        """Note that an audit or a caller has found the class wrong."""
+        self.suspects.setdefault(answer_class, 0)
+
+    def find_wrong_again(self, answer_class: int) -> None:
+        """Note that a call of a suspect was wrong; nothing where it has been cleared meanwhile."""
+        if answer_class in self.suspects:
+            self.suspects[answer_class] += 1
 
     def record_contradiction(self, answer_class: int, kind: str, is_right: bool) -> None:
         """Note whether the class was right in spite of a contradiction of this kind."""

@@ -27,6 +27,10 @@ NEIGHBOURS = 32
 TEMPERATURE = 0.1
 """A neighbour's vote weighs exp((similarity - best similarity) / this)."""
 TOP_SIMILARITIES = 3
+RECHECKS = 2
+"""So many calls of a class that was found wrong count as if they were audits, to whoever watches
+the agreement of audits: a class whose answers have changed fails one audit and is not drawn again.
+"""
 """Similarities of the winning class whose mean is a feature."""
 MARGIN_WITHOUT_RIVAL = 0.02
 """Where all neighbours agree, the best rival is taken to be this much less similar than the last of
@@ -52,6 +56,7 @@ class SemanticDecision:
     """What was decided, and on what evidence; the evidence is learnt from if the request is called.
 
     `serve` is False for an audit: the request is called although it would have been served.
+    `is_recheck`: so is this one, since an audit or a caller found the class wrong lately.
     `rule` is what the receipt says. `answer_class` is the class voted for, -1 for none.
     `contradiction` is the kind of contradiction for which the gate refused; empty for none.
     """
@@ -64,6 +69,7 @@ class SemanticDecision:
     is_audit: bool = False
     features: tuple[float, ...] = ()
     contradiction: str = ""
+    is_recheck: bool = False
 
 
 @pure
@@ -108,9 +114,10 @@ class SemanticPolicy:
         if self.threshold.is_broken:
             # Every would-be hit is called, and audits the scope until it has recovered.
             return replace(evidence, rule="miss: audits broke the bound", is_audit=True)
-        if evidence.answer_class in self.classes.suspects:
+        if (wrong_again := self.classes.suspects.get(evidence.answer_class)) is not None:
             # Not drawn at random, so the call is no audit.
-            return replace(evidence, rule="miss: found wrong lately")
+            is_recheck = wrong_again < RECHECKS
+            return replace(evidence, rule="miss: found wrong lately", is_recheck=is_recheck)
         if self.threshold.draw_audit(rng):
             return replace(evidence, rule="audit", is_audit=True)
         return replace(evidence, serve=True, rule="semantic")
@@ -126,7 +133,7 @@ class SemanticPolicy:
     def record_complaint(self, answer_class: int, probability: float) -> None:
         """Note that a caller reported a served answer of this class as wrong."""
         self.classes.record_vote(answer_class, is_right=False)
-        self.classes.suspects.add(answer_class)
+        self.classes.suspect(answer_class)
         self.threshold.record_complaint(probability)
 
     def _learn_vote(self, decision: SemanticDecision, *, is_right: bool) -> None:
@@ -139,7 +146,9 @@ class SemanticPolicy:
         if decision.is_audit:
             self.threshold.record_audit(decision.probability, is_right)
             if not is_right:
-                self.classes.suspects.add(decision.answer_class)
+                self.classes.suspect(decision.answer_class)
+        elif decision.is_recheck and not is_right:
+            self.classes.find_wrong_again(decision.answer_class)
 
     def _evidence(
         self, vector: Floats, text: str, neighbours: Sequence[Neighbour]

@@ -42,6 +42,7 @@ class RecordedDecision:
     is_audit: bool = False
     features: tuple[float, ...] = ()
     contradiction: str = ""
+    is_recheck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,7 @@ def _decision_json(decision: RecordedDecision | None) -> str:
             "audit": decision.is_audit,
             "features": decision.features,
             "gate": decision.contradiction,
+            "recheck": decision.is_recheck,
         }
     )
 
@@ -177,4 +179,5 @@ def _decision(text: bytes) -> RecordedDecision | None:
         is_audit=bool(value.get("audit")),
         features=tuple(value.get("features", ())),
         contradiction=value.get("gate", ""),
+        is_recheck=bool(value.get("recheck")),
     )

@@ -153,6 +153,7 @@ class ScopeState:
             is_audit=recorded.is_audit,
             features=recorded.features,
             contradiction=recorded.contradiction,
+            is_recheck=recorded.is_recheck,
         )
 
     def _record_complaint(self, recorded: RecordedDecision | None) -> None:
