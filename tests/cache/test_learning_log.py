@@ -42,7 +42,8 @@ def scope_sizes(cache: Cache) -> list[int]:
 
 async def test_an_event_is_read_as_it_was_appended(rig: Any) -> None:
     log = LearningLog(rig.client, 1 << 20)
-    decision = RecordedDecision('["json",1]', 0.9, True, (0.5, 1.0), "number differs", True)
+    features = (0.5, 1.0)
+    decision = RecordedDecision('["json",1]', 0.9, True, features, "number differs", True, -0.25)
     vector = np.arange(4, dtype=np.float32)
     learnt = LearningEvent(
         LEARN, "acme", "scope", "key", "text", "answer", vector, decision, "n", "m", b"\x01"

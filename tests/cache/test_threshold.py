@@ -13,6 +13,7 @@ from penstock.cache.semantic.threshold import (
     UNREACHABLE,
     Calibration,
     ServingThreshold,
+    aimed_share,
     precision_of,
 )
 
@@ -82,6 +83,24 @@ def test_less_is_served_where_audits_find_more_errors_than_expected() -> None:
 
     as_expected, four_times = share_served(25), share_served(6)
     assert 0.0 < four_times < 0.6 * as_expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "share"), [(0, 0.0), (250, 0.2), (1_000, 0.5), (4_000, 0.8), (99_000, 0.99)]
+)
+def test_the_older_a_scope_the_nearer_it_aims_to_the_bound(labels: int, share: float) -> None:
+    assert aimed_share(labels) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("aim", [1.0, 0.5, 0.2])
+def test_the_expected_errors_of_what_is_served_are_within_the_aim(aim: float) -> None:
+    threshold = ServingThreshold(BOUND)
+    probabilities = np.linspace(0.5, 0.999, 1_000)
+    for probability in probabilities:
+        threshold.observe(float(probability), aim)
+    served = probabilities[probabilities >= threshold.value]
+    expected = PRIOR_ERROR_RATIO * float((1.0 - served).mean())
+    assert 0.9 * aim * BOUND < expected <= aim * BOUND
 
 
 def test_after_a_failed_audit_more_would_be_hits_are_audited_for_a_while() -> None:

@@ -144,4 +144,5 @@ def _recorded(candidate: Candidate) -> RecordedDecision | None:
         decision.features,
         decision.contradiction,
         decision.is_recheck,
+        decision.answer_margin,
     )

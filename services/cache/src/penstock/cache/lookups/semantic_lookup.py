@@ -118,7 +118,7 @@ class SemanticLookup:
             return SemanticResult(refusal)
         bound = request.max_error_rate if request.HasField("max_error_rate") else None
         try:
-            candidate = await semantic_cache.find(prompt.scope_key, prompt.text, bound)
+            candidate = await semantic_cache.find(prompt, bound)
         except BadModel:
             return UNUSABLE
         return SemanticResult(candidate.decision.rule, prompt.scope_key, prompt.text, candidate)

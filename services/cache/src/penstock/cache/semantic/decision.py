@@ -12,14 +12,15 @@ was right. Votes are for answer classes; the entry served is the newest verified
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 from penstock.cache.semantic.classes import AnswerClasses, Floats
+from penstock.cache.semantic.declared_answers import NO_MARGIN
 from penstock.cache.semantic.gate import contradiction, tokens
-from penstock.cache.semantic.threshold import Calibration, ServingThreshold
+from penstock.cache.semantic.threshold import Calibration, Row, ServingThreshold, aimed_share
 from penstock.service.purity import pure
 
 NEIGHBOURS = 32
@@ -59,6 +60,8 @@ class SemanticDecision:
     `is_recheck`: so is this one, since an audit or a caller found the class wrong lately.
     `rule` is what the receipt says. `answer_class` is the class voted for, -1 for none.
     `contradiction` is the kind of contradiction for which the gate refused; empty for none.
+    `answer_margin` is that of the class voted for, by the words of the answers that the request
+    allows.
     """
 
     serve: bool
@@ -70,6 +73,12 @@ class SemanticDecision:
     features: tuple[float, ...] = ()
     contradiction: str = ""
     is_recheck: bool = False
+    answer_margin: float = NO_MARGIN
+
+
+def no_margin(_answer_class: int) -> float:
+    """The margin of each class where the request lists no answers."""
+    return NO_MARGIN
 
 
 @pure
@@ -91,6 +100,7 @@ class SemanticPolicy:
         neighbours: Sequence[Neighbour],
         rng: Random,
         bound: float | None = None,
+        margin_of: Callable[[int], float] = no_margin,
     ) -> SemanticDecision:
         """Decide for one prompt.
 
@@ -99,16 +109,20 @@ class SemanticPolicy:
             neighbours: the nearest first.
             rng: draws audits.
             bound: the caller's own error bound; it may only tighten the scope's.
+            margin_of: how much nearer the prompt is to the words of a class's answer than to those
+                of every other answer that the request allows (`declared_answers`).
         """
         if not neighbours:
             return SemanticDecision(serve=False, rule="miss: nothing near")
-        evidence = self._evidence(vector, text, neighbours)
+        evidence = self._evidence(vector, text, neighbours, margin_of)
         kind = _contradiction_with_class(text, neighbours, evidence.answer_class)
         if kind and not self.classes.tolerates(evidence.answer_class, kind):
             return replace(evidence, rule=f"gate: {kind}", contradiction=kind)
         if not self.calibration.is_ready:
             return replace(evidence, rule="miss: learning")
-        self.threshold.observe(evidence.probability)
+        # Elsewhere so low an aim would cost half of the first hits (decision 0158).
+        aim = 1.0 if margin_of is no_margin else aimed_share(self.calibration.label_count)
+        self.threshold.observe(evidence.probability, aim)
         if not self.threshold.would_serve(evidence.probability, bound):
             return replace(evidence, rule="miss: not sure enough")
         if self.threshold.is_broken:
@@ -137,7 +151,7 @@ class SemanticPolicy:
         self.threshold.record_complaint(probability)
 
     def _learn_vote(self, decision: SemanticDecision, *, is_right: bool) -> None:
-        self.calibration.learn(np.array(decision.features), is_right)
+        self.calibration.learn(_row(decision.features, decision.answer_margin), is_right)
         self.classes.record_vote(decision.answer_class, is_right)
         if decision.contradiction:
             self.classes.record_contradiction(
@@ -151,17 +165,23 @@ class SemanticPolicy:
             self.classes.find_wrong_again(decision.answer_class)
 
     def _evidence(
-        self, vector: Floats, text: str, neighbours: Sequence[Neighbour]
+        self,
+        vector: Floats,
+        text: str,
+        neighbours: Sequence[Neighbour],
+        margin_of: Callable[[int], float],
     ) -> SemanticDecision:
         """The winner of the vote and what is known of it, not yet decided on."""
         answer_class, features = self._vote(vector, text, neighbours)
+        margin = margin_of(answer_class)
         return SemanticDecision(
             serve=False,
             rule="",
             answer_class=answer_class,
-            probability=self.calibration.probability(np.array(features)),
+            probability=self.calibration.probability(_row(features, margin)),
             similarity=neighbours[0].similarity,
             features=features,
+            answer_margin=margin,
         )
 
     def _vote(
@@ -201,6 +221,10 @@ class SemanticPolicy:
             *self.classes.words.margin(tokens(text), winner),
             unique / total,
         )
+
+
+def _row(features: tuple[float, ...], answer_margin: float) -> Row:
+    return np.array([*features, answer_margin])
 
 
 def _contradiction_with_class(text: str, neighbours: Sequence[Neighbour], answer_class: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import redis.asyncio
 from penstock.cache.semantic.classes import Floats
+from penstock.cache.semantic.declared_answers import NO_MARGIN
 
 STREAM = "penstock:cache:lessons"
 ASSUMED_EVENT_BYTES = 2_500.0
@@ -43,6 +44,7 @@ class RecordedDecision:
     features: tuple[float, ...] = ()
     contradiction: str = ""
     is_recheck: bool = False
+    answer_margin: float = NO_MARGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ def _decision_json(decision: RecordedDecision | None) -> str:
             "features": decision.features,
             "gate": decision.contradiction,
             "recheck": decision.is_recheck,
+            "margin": decision.answer_margin,
         }
     )
 
@@ -180,4 +183,5 @@ def _decision(text: bytes) -> RecordedDecision | None:
         features=tuple(value.get("features", ())),
         contradiction=value.get("gate", ""),
         is_recheck=bool(value.get("recheck")),
+        answer_margin=value.get("margin", NO_MARGIN),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
+from penstock.cache.semantic.declared_answers import declared_answers
 from penstock.tasks.answer_keys import keyed_hash
 from penstock.tasks.kinds import kind_of
 
@@ -23,10 +24,14 @@ JSON_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The last user turn of a request, and the key of the semantic scope that the rest makes."""
+    """The last user turn of a request, and the key of the semantic scope that the rest makes.
+
+    `answers` are those that the request's schema allows; empty where it lists none.
+    """
 
     scope_key: str
     text: str
+    answers: tuple[str, ...] = ()
 
 
 def prompt_of(
@@ -49,7 +54,7 @@ def prompt_of(
         embedder.encode(),
         part.rest,
     )
-    return Prompt(key, part.text)
+    return Prompt(key, part.text, declared_answers(task.generate.response_format.schema_json))
 
 
 def canonical_answer(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:

@@ -154,6 +154,7 @@ class ScopeState:
             features=recorded.features,
             contradiction=recorded.contradiction,
             is_recheck=recorded.is_recheck,
+            answer_margin=recorded.answer_margin,
         )
 
     def _record_complaint(self, recorded: RecordedDecision | None) -> None:

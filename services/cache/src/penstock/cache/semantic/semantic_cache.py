@@ -17,12 +17,15 @@ from random import Random
 from typing import TypeVar
 
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import SemanticDecision
+from penstock.cache.semantic.decision import SemanticDecision, no_margin
+from penstock.cache.semantic.declared_answers import DeclaredAnswers
 from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
+from penstock.cache.semantic.scope import Prompt
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes, ScopeState
 from penstock.cache.settings import CacheSection
 from penstock.cache.storage.entry_store import STORE_ERRORS
+from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 from penstock.service.current import Current
 from penstock.service.interruption import unless
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.5
 """Pause after the store has not answered."""
 MAX_RIVALS = 3
+MAX_ANSWER_LISTS = 128
+"""Scopes whose allowed answers have their vectors kept, the most recently used."""
 FIRST_EVENT = "0"
 R = TypeVar("R")
 
@@ -79,6 +84,8 @@ class SemanticCache:
         self.embedder = embedder
         self._rng = rng
         self._scopes = Scopes(section, embedder.width, clock, max_loaded_scopes)
+        self._declared: BoundedMap[str, DeclaredAnswers] = BoundedMap(MAX_ANSWER_LISTS)
+        """Allowed answers with their vectors, by scope key."""
         self._worker = ThreadPoolExecutor(1, "semantic")
         self._position = FIRST_EVENT
         """The latest event that was read."""
@@ -101,7 +108,7 @@ class SemanticCache:
             await stop([self._follower])
         self._worker.shutdown(wait=True)
 
-    async def find(self, scope_key: str, text: str, bound: float | None) -> Candidate:
+    async def find(self, prompt: Prompt, bound: float | None) -> Candidate:
         """Embed a prompt and decide whether an answer may be reused.
 
         `bound` is the caller's own error bound, None for the configured one.
@@ -109,7 +116,7 @@ class SemanticCache:
         Raises:
             BadModel: the embedder cannot be loaded.
         """
-        found = await self._on_worker(partial(self._find, scope_key, text, bound))
+        found = await self._on_worker(partial(self._find, prompt, bound))
         if self._requested:
             self._is_asked.set()
         return found
@@ -143,17 +150,18 @@ class SemanticCache:
     async def _on_worker(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    def _find(self, scope_key: str, text: str, bound: float | None) -> Candidate:
+    def _find(self, prompt: Prompt, bound: float | None) -> Candidate:
         started = time.perf_counter()
-        vector = self.embedder.embed(text)
+        vector = self.embedder.embed(prompt.text)
         embed_ms = (time.perf_counter() - started) * 1e3
         if not self.is_caught_up:
             return Candidate(BEING_READ, vector, embed_ms=embed_ms)
-        state = self._scopes.use(scope_key)
+        state = self._scopes.use(prompt.scope_key)
         if state is None:
-            return Candidate(self._without_scope(scope_key), vector, embed_ms=embed_ms)
+            return Candidate(self._without_scope(prompt.scope_key), vector, embed_ms=embed_ms)
         neighbours = state.neighbours(vector)
-        decision = state.policy.decide(vector, text, neighbours, self._rng, bound)
+        margin_of = self._answer_margins(prompt, vector, state)
+        decision = state.policy.decide(vector, prompt.text, neighbours, self._rng, bound, margin_of)
         voted = [decision.answer_class, *(one.answer_class for one in neighbours)]
         return Candidate(
             decision,
@@ -163,6 +171,18 @@ class SemanticCache:
             state.classes_with_entries(voted, MAX_RIVALS),
             embed_ms,
         )
+
+    def _answer_margins(
+        self, prompt: Prompt, vector: Floats, state: ScopeState
+    ) -> Callable[[int], float]:
+        """The margin of each answer class by the words of the allowed answers."""
+        if not prompt.answers:
+            return no_margin
+        declared = self._declared.get(prompt.scope_key, DeclaredAnswers(prompt.answers))
+        if not declared.is_embedded:
+            declared = declared.with_more_vectors(self.embedder.embed)
+            self._declared.put(prompt.scope_key, declared)
+        return lambda answer_class: declared.margin(vector, state.canonical_answer(answer_class))
 
     def _without_scope(self, scope_key: str) -> SemanticDecision:
         if not self._scopes.is_unloaded(scope_key):

@@ -72,6 +72,8 @@ BREAK_LEVEL = 0.01
 """The bound counts as broken when the latest audits would be this improbable under it (Clopper and
 Pearson 1934).
 """
+YOUNG_LABELS = 1_000
+"""Labels at which half of the bound is aimed at; see `aimed_share`."""
 UNREACHABLE = 2.0
 """A threshold that no probability reaches."""
 
@@ -147,6 +149,17 @@ def _weight_covariance(scaled: Matrix, probabilities: Row) -> Matrix:
     return np.asarray(np.linalg.inv(curvature), np.float64)
 
 
+@pure
+def aimed_share(label_count: int) -> float:
+    """The share of the error bound, 0 to 1, that a scope with so many labels aims at where its
+    requests list the allowed answers.
+
+    With few labels the weights, and so the expected errors, are uncertain, and chance decides on
+    which side of an expectation some hundred hits end; so the aim is lower the younger the scope.
+    """
+    return label_count / (label_count + YOUNG_LABELS)
+
+
 @dataclass(frozen=True, slots=True)
 class TradeOffPoint:
     """What a threshold would have meant for the latest look-ups: the share served, and the expected
@@ -189,13 +202,16 @@ class ServingThreshold:
         expected = self._expected_errors + PRIOR_EXPECTED_ERRORS
         return min(max(observed / expected, PRIOR_ERROR_RATIO), MAX_ERROR_RATIO)
 
-    def observe(self, probability: float) -> None:
-        """Note the probability of a candidate that passed the gate; now and then tune the value."""
+    def observe(self, probability: float, aim: float = 1.0) -> None:
+        """Note the probability of a candidate that passed the gate; now and then tune the value.
+
+        `aim` is the share of the bound that the expected errors are held to.
+        """
         self._probabilities.append(probability)
         self._since_tuned += 1
         if self._since_tuned >= TUNE_EVERY:
             self._since_tuned = 0
-            self.value = self._tuned()
+            self.value = self._tuned(aim)
 
     def would_serve(self, probability: float, bound: float | None = None) -> bool:
         """Whether a probability reaches the threshold.
@@ -244,9 +260,9 @@ class ServingThreshold:
             for place in places
         ]
 
-    def _tuned(self) -> float:
+    def _tuned(self, aim: float) -> float:
         ordered, errors = self._error_curve()
-        within_bound = np.flatnonzero(errors <= self.bound)
+        within_bound = np.flatnonzero(errors <= aim * self.bound)
         return float(ordered[within_bound[-1]]) if len(within_bound) else UNREACHABLE
 
     def _error_curve(self) -> tuple[Row, Row]:
