@@ -6,8 +6,9 @@ import itertools
 import random
 
 from penstock.bench.telemetry.replay import plan_faults
-from penstock.cache.semantic.threshold import AUDIT_SHARE
-from penstock.simulation.requests import AUDITED_SHARE, Fault, RequestSimulation, arrivals
+from penstock.cache.semantic import decision, threshold
+from penstock.simulation import audits
+from penstock.simulation.requests import Fault, RequestSimulation, arrivals
 from penstock.telemetry.spans.critical_path import critical_path
 
 
@@ -47,4 +48,7 @@ def test_faults_leave_calm_between_them_and_come_in_all_kinds() -> None:
 
 
 def test_as_many_hits_are_audited_as_the_cache_audits() -> None:
-    assert AUDITED_SHARE == AUDIT_SHARE
+    assert audits.AUDITED_SHARE == threshold.AUDIT_SHARE
+    assert audits.TIGHTENED_SHARE == threshold.TIGHTENED_AUDIT_SHARE
+    assert audits.TIGHTENED_HITS == threshold.TIGHTENED_INSPECTIONS
+    assert audits.RECHECKS == decision.RECHECKS
