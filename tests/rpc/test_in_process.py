@@ -100,13 +100,21 @@ def telemetries() -> Iterator[tuple[Telemetry, Telemetry]]:
     other.close(0)
 
 
+def traced_peer(
+    servicer: EmptyInstance, telemetries: tuple[Telemetry, Telemetry]
+) -> tuple[InProcessPeer, LocalEndpoint]:
+    """A peer, and the open endpoint that it calls."""
+    caller, called = telemetries
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, internal(TOKEN)), called)
+    local.open()
+    return InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller), local
+
+
 async def test_the_calls_span_is_the_servers_and_the_callers_where_it_did_not_arrive(
     telemetries: tuple[Telemetry, Telemetry],
 ) -> None:
     caller, called = telemetries
-    local = LocalEndpoint(Endpoint(INFERENCE, Remembering(), internal(TOKEN)), called)
-    local.open()
-    peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
+    peer, local = traced_peer(Remembering(), telemetries)
     await peer.call("Compute", REQUEST, TRACED)
     (server,) = called.ended_spans
     assert (server.kind, server.parent_id, caller.ended_spans) == ("server", "b" * 16, ())
@@ -139,9 +147,7 @@ async def test_a_failure_at_the_server_is_its_span_alone(
 ) -> None:
     """The caller's would stand beside it and take its time on the critical path."""
     caller, called = telemetries
-    local = LocalEndpoint(Endpoint(INFERENCE, Failing(), internal(TOKEN)), called)
-    local.open()
-    peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
+    peer, _ = traced_peer(Failing(), telemetries)
     with pytest.raises(Fault):
         await peer.call("Compute", REQUEST, TRACED)
     with pytest.raises(Fault):
