@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from random import Random
 
-from penstock.simulation.audits import ANSWERS, AUDITED_SHARE, RECHECKS, Audits
+from penstock.cache.semantic.decision import RECHECKS
+from penstock.cache.semantic.threshold import AUDIT_SHARE
+from penstock.simulation.audits import ANSWERS, Audits
 
 
 def test_a_small_share_of_hits_is_audited_while_answers_are_right() -> None:
     audits, rng = Audits(), Random(1)
     found = [audits.of_hit(0.0, rng) for _ in range(100_000)]
     checked = [is_right for is_right in found if is_right is not None]
-    assert AUDITED_SHARE * 1e5 < len(checked) < 1.5 * AUDITED_SHARE * 1e5
+    assert AUDIT_SHARE * 1e5 < len(checked) < 1.5 * AUDIT_SHARE * 1e5
     assert 0.95 < sum(checked) / len(checked) < 0.99
 
 

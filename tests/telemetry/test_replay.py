@@ -6,8 +6,6 @@ import itertools
 import random
 
 from penstock.bench.telemetry.replay import plan_faults
-from penstock.cache.semantic import decision, threshold
-from penstock.simulation import audits
 from penstock.simulation.requests import Fault, RequestSimulation, arrivals
 from penstock.telemetry.spans.critical_path import critical_path
 
@@ -45,10 +43,3 @@ def test_faults_leave_calm_between_them_and_come_in_all_kinds() -> None:
         "drift",
     }
     assert all(later.from_s - sooner.to_s >= 600.0 for sooner, later in itertools.pairwise(faults))
-
-
-def test_as_many_hits_are_audited_as_the_cache_audits() -> None:
-    assert audits.AUDITED_SHARE == threshold.AUDIT_SHARE
-    assert audits.TIGHTENED_SHARE == threshold.TIGHTENED_AUDIT_SHARE
-    assert audits.TIGHTENED_HITS == threshold.TIGHTENED_INSPECTIONS
-    assert audits.RECHECKS == decision.RECHECKS

@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import random
 
-AUDITED_SHARE, TIGHTENED_SHARE, TIGHTENED_HITS = 0.015, 0.15, 60
-RECHECKS = 2
+from penstock.cache.semantic.decision import RECHECKS
+from penstock.cache.semantic.threshold import (
+    AUDIT_SHARE,
+    TIGHTENED_AUDIT_SHARE,
+    TIGHTENED_INSPECTIONS,
+)
+
 ANSWERS = 50
 """Different answers, each given as often as any other."""
 WRONG_BY_CHANCE = 0.02
@@ -41,13 +46,13 @@ class Audits:
         has_changed = answer < wrong_share * ANSWERS and answer not in self._learnt
         if answer in self._suspects:
             return self._recheck(answer, has_changed, rng)
-        share = TIGHTENED_SHARE if self._tightened_left else AUDITED_SHARE
+        share = TIGHTENED_AUDIT_SHARE if self._tightened_left else AUDIT_SHARE
         self._tightened_left = max(0, self._tightened_left - 1)
         if rng.random() >= share:
             return None
         is_right = not has_changed and rng.random() >= WRONG_BY_CHANCE
         if not is_right:
-            self._tightened_left = TIGHTENED_HITS
+            self._tightened_left = TIGHTENED_INSPECTIONS
             self._suspects[answer] = 0
         return is_right
 
