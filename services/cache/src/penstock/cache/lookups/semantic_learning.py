@@ -40,7 +40,7 @@ class SemanticLearning:
         self._entries = entries
         self._judge = judge
         self._agreement = telemetry.histogram(
-            attributes.AGREEMENT, "1", "Whether an audited answer equals the model's"
+            attributes.AGREEMENT, "1", "Whether an audited or rechecked answer equals the model's"
         )
 
     async def learn(self, ticket: LookupTicket, result: inference_pb2.TaskResult) -> str:

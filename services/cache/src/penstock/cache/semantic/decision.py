@@ -76,11 +76,6 @@ class SemanticDecision:
     answer_margin: float = NO_MARGIN
 
 
-def no_margin(_answer_class: int) -> float:
-    """The margin of each class where the request lists no answers."""
-    return NO_MARGIN
-
-
 @pure
 class SemanticPolicy:
     """What one scope has learnt, and how it decides.
@@ -100,7 +95,7 @@ class SemanticPolicy:
         neighbours: Sequence[Neighbour],
         rng: Random,
         bound: float | None = None,
-        margin_of: Callable[[int], float] = no_margin,
+        margin_of: Callable[[int], float] | None = None,
     ) -> SemanticDecision:
         """Decide for one prompt.
 
@@ -110,7 +105,8 @@ class SemanticPolicy:
             rng: draws audits.
             bound: the caller's own error bound; it may only tighten the scope's.
             margin_of: how much nearer the prompt is to the words of a class's answer than to those
-                of every other answer that the request allows (`declared_answers`).
+                of every other answer that the request allows (`declared_answers`); None where it
+                lists none.
         """
         if not neighbours:
             return SemanticDecision(serve=False, rule="miss: nothing near")
@@ -121,7 +117,7 @@ class SemanticPolicy:
         if not self.calibration.is_ready:
             return replace(evidence, rule="miss: learning")
         # Elsewhere so low an aim would cost half of the first hits (decision 0158).
-        aim = 1.0 if margin_of is no_margin else aimed_share(self.calibration.label_count)
+        aim = 1.0 if margin_of is None else aimed_share(self.calibration.label_count)
         self.threshold.observe(evidence.probability, aim)
         if not self.threshold.would_serve(evidence.probability, bound):
             return replace(evidence, rule="miss: not sure enough")
@@ -169,11 +165,11 @@ class SemanticPolicy:
         vector: Floats,
         text: str,
         neighbours: Sequence[Neighbour],
-        margin_of: Callable[[int], float],
+        margin_of: Callable[[int], float] | None,
     ) -> SemanticDecision:
         """The winner of the vote and what is known of it, not yet decided on."""
         answer_class, features = self._vote(vector, text, neighbours)
-        margin = margin_of(answer_class)
+        margin = NO_MARGIN if margin_of is None else margin_of(answer_class)
         return SemanticDecision(
             serve=False,
             rule="",

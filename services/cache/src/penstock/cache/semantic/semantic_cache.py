@@ -17,7 +17,7 @@ from random import Random
 from typing import TypeVar
 
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import SemanticDecision, no_margin
+from penstock.cache.semantic.decision import SemanticDecision
 from penstock.cache.semantic.declared_answers import DeclaredAnswers
 from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
@@ -174,10 +174,12 @@ class SemanticCache:
 
     def _answer_margins(
         self, prompt: Prompt, vector: Floats, state: ScopeState
-    ) -> Callable[[int], float]:
-        """The margin of each answer class by the words of the allowed answers."""
+    ) -> Callable[[int], float] | None:
+        """The margin of each answer class by the words of the allowed answers; None where the
+        request lists none.
+        """
         if not prompt.answers:
-            return no_margin
+            return None
         declared = self._declared.get(prompt.scope_key, DeclaredAnswers(prompt.answers))
         if not declared.is_embedded:
             declared = declared.with_more_vectors(self.embedder.embed)
