@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from penstock.service.child_process import die_with_parent
+from penstock.service.free_ports import free_addresses
 from penstock.service.store import server_binary
 from penstock.testkit.eventually import eventually
 
@@ -130,15 +130,9 @@ async def _is_healthy(address: str) -> bool:
     return False
 
 
-def free_addresses(*names: str) -> dict[str, str]:
-    """Addresses on ports that are free now, all different."""
-    with contextlib.ExitStack() as holders:
-        found = {}
-        for name in names:
-            holder = holders.enter_context(socket.socket())
-            holder.bind(("127.0.0.1", 0))
-            found[name] = f"127.0.0.1:{holder.getsockname()[1]}"
-        return found
+def named_addresses(*names: str) -> dict[str, str]:
+    """A free address for each name."""
+    return dict(zip(names, free_addresses(len(names)), strict=True))
 
 
 @dataclass(frozen=True)

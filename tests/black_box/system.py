@@ -19,7 +19,7 @@ from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.testkit.eventually import eventually
 
 from .configuration import EMBEDDER, PRICED, PROVIDER_KEY, TENANTS, configuration
-from .processes import START_S, Processes, free_addresses
+from .processes import START_S, Processes, named_addresses
 from .provider import Provider
 
 SHAPE = os.environ.get("PENSTOCK_SHAPE", "processes")
@@ -181,7 +181,7 @@ async def running_system(home: Path, folder: Path) -> AsyncIterator[System]:
     internal = ("cache", "limiter", "batcher", "inference", "upstream", "scaler")
     twins = ("brief_limiter", "slow_scaler")
     second_ports = ("operators", "envoy", "metrics", "otlp-http", "keda", "slow_keda")
-    at = free_addresses("router", "telemetry", *internal, *twins, *second_ports)
+    at = named_addresses("router", "telemetry", *internal, *twins, *second_ports)
     with tempfile.TemporaryDirectory(prefix="penstock-") as sockets:
         async with _prepared(home, folder) as (processes, provider):
             ledger = await processes.store("ledger", Path(sockets))
@@ -198,7 +198,7 @@ async def running_cut_off(home: Path, folder: Path) -> AsyncIterator[System]:
     the limiter, nothing is retried. `strict`: the limiter is away, and no call may pass without it;
     there is no store.
     """
-    at = free_addresses("router", "strict", "batcher", "nobody")
+    at = named_addresses("router", "strict", "batcher", "nobody")
     nobody = at["nobody"]
     async with _prepared(home, folder) as (processes, provider):
         processes.kill = True  # a router goes on trying to settle for half a minute

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
-import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
+from penstock.service.free_ports import free_addresses
 from penstock.service.settings import ServiceSettings
 from penstock.service.store import embedded_store, open_store, socket_folder
 from penstock.stack.process import Child, Program, python_module
@@ -60,14 +60,6 @@ class Sleeper(EmptyInstance):
             response = inference_pb2.ComputeBatchResponse()
             response.results.add(index=index, result=answer.result).status.SetInParent()
             yield response
-
-
-def free_addresses(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
 
 
 @dataclass(frozen=True)

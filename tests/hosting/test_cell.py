@@ -25,10 +25,10 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.rpc.reasons import Reason
+from penstock.service.free_ports import free_port
 from penstock.service.logs import SERVICE
 from penstock.service.program import CannotStart
 from penstock.service.settings import BadConfig, ServiceSettings
-from penstock.stack.ports import free_port
 from penstock.testkit.instance import INFERENCE, EmptyInstance
 from penstock.testkit.server import TOKEN
 

@@ -10,7 +10,7 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.scaler.pools.demand_intake import STARTING_S, DemandIntake
 from penstock.scaler.pools.demand_source import DemandSource
-from penstock.stack.ports import free_port
+from penstock.service.free_ports import free_port
 from penstock.testkit.clock import FakeClock
 
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]

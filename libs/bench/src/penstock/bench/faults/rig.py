@@ -18,8 +18,8 @@ import yaml
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.bench.faults.all_kinds import AllKinds
 from penstock.rpc.peers.stream import open_channel
+from penstock.service.free_ports import free_addresses
 from penstock.service.store import EmbeddedStore, socket_folder
-from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.process import Child, Program, python_module
 from penstock.stack.readiness import STORE_SCHEME, is_ready
@@ -144,7 +144,7 @@ def _programs(
     keys = [api_key(tenant, f"psk-{tenant}") for tenant in tenants]
     limits = {"rules": [dict(rule) for rule in rules]}
     config.write_text(yaml.safe_dump({"keys": {"api": keys}, "limits": limits}))
-    batcher, limiter, *routers = list(ports.free().values())[: 2 + len(ROUTERS)]
+    batcher, limiter, *routers = free_addresses(2 + len(ROUTERS))
     shared = {
         "PENSTOCK_INTERNAL_TOKEN": TOKEN,
         "PENSTOCK_LEDGER_URL": store.url,

@@ -23,9 +23,9 @@ from penstock.limiter.build import ASSEMBLY as LIMITER
 from penstock.limiter.settings import LimiterSettings
 from penstock.router.build import ASSEMBLY as ROUTER
 from penstock.router.settings import RouterSettings
+from penstock.service.free_ports import free_addresses
 from penstock.service.store import embedded_store
 from penstock.stack.configuration import api_key
-from penstock.stack.ports import LOOPBACK, free_port
 
 MODEL = "all-MiniLM-L6-v2"
 TENANT, KEY, TOKEN = "conformance", "psk-conformance", "the-token-of-the-conformance-run"
@@ -70,10 +70,8 @@ def _members(home: Path, folder: Path, url: str) -> tuple[list[Member], tuple[Ta
     config = folder / "penstock.yaml"
     content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [RATE]}}
     config.write_text(yaml.safe_dump(content))
-    at = {
-        service: f"{LOOPBACK}:{free_port()}"
-        for service in ("router", "http", "limiter", "cache", "batcher", "instance", "own_http")
-    }
+    services = ("router", "http", "limiter", "cache", "batcher", "instance", "own_http")
+    at = dict(zip(services, free_addresses(len(services)), strict=True))
     common: dict[str, Any] = {
         "internal_token": TOKEN,
         "home": home,

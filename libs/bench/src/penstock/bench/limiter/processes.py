@@ -18,8 +18,8 @@ from penstock.bench.harness.processes import supervised
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
+from penstock.service.free_ports import free_addresses
 from penstock.service.store import embedded_store
-from penstock.stack import ports
 from penstock.stack.process import Program, python_module
 from penstock.testkit.eventually import eventually
 
@@ -66,7 +66,7 @@ async def _limiters(folder: Folder) -> AsyncIterator[list[str]]:
     file = folder / "limits.yaml"
     file.write_text(yaml.safe_dump({"limits": {"rules": [BUDGET]}}))
     async with embedded_store(folder / "redis") as url, supervised() as supervisor:
-        addresses = list(ports.free().values())[:LIMITERS]
+        addresses = free_addresses(LIMITERS)
         variables = {
             "PENSTOCK_LEDGER_URL": url,
             "PENSTOCK_CONFIG_FILE": str(file),

@@ -28,8 +28,8 @@ from penstock.bench.harness.options import Options
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
+from penstock.service.free_ports import free_addresses
 from penstock.service.program import loop_factory
-from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.registered import Registration, registered_instance
@@ -83,7 +83,7 @@ async def _serve(name: str, router_address: str) -> None:
 @contextlib.contextmanager
 def _fleet(strategy: str, folder: Path) -> Iterator[str]:
     """A router with a strategy and four instances; its address."""
-    address = f"{ports.LOOPBACK}:{ports.free_port()}"
+    [address] = free_addresses(1)
     config = folder / f"{strategy}.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": [api_key("bench", KEY)]}}))
     variables = {

@@ -17,7 +17,7 @@ from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.bench.serving.infer_requests import Server
 from penstock.onnx.session import CPU
-from penstock.stack import ports
+from penstock.service.free_ports import LOOPBACK, free_port, free_ports
 from penstock.stack.process import GRPC_EXPERIMENTS
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
@@ -35,10 +35,10 @@ async def our_server(
     home: Path, model: str, threads: int, **settings: str
 ) -> AsyncIterator[Server]:
     """Our instance as the supervisor and the images start it, with these settings of its own."""
-    port = ports.free_port()
+    port = free_port()
     environment = os.environ | {
         "PENSTOCK_HOME": str(home),
-        "PENSTOCK_LISTEN": f"{ports.LOOPBACK}:{port}",
+        "PENSTOCK_LISTEN": f"{LOOPBACK}:{port}",
         "PENSTOCK_COMPUTE_THREADS": str(threads),
         "PENSTOCK_MODELS": model,
         "PENSTOCK_OTLP_ENDPOINT": "",
@@ -53,7 +53,7 @@ async def our_server(
 @contextlib.asynccontextmanager
 async def echo_server() -> AsyncIterator[Server]:
     """A server without a model, whose answers have the width of the model's."""
-    port = ports.free_port()
+    port = free_port()
     module = "penstock.bench.serving.echo_server"
     command = [sys.executable, "-m", module, str(port), str(EMBEDDING_WIDTH)]
     async with _running(command, os.environ, port, "model") as server:
@@ -75,15 +75,15 @@ async def triton_server(
     """
     if not PEERS_PYTHON.exists():
         raise PeerAbsent("the peers' environment is not here; `make peers` makes it")
-    free_ports = [ports.free_port() for _ in range(3)]
+    triton_ports = free_ports(3)
     script = Path(__file__).parents[1] / "peers" / "triton.py"
     python = PEERS_PYTHON.absolute()
-    arguments = [str(threads), *map(str, free_ports), provider, *disabled_optimizers]
+    arguments = [str(threads), *map(str, triton_ports), provider, *disabled_optimizers]
     command = [str(python), str(script), str(model_file), *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["LD_LIBRARY_PATH"] = _library_folder(python)
     environment["PATH"] = f"{python.parent}:{environment.get('PATH', '')}"
-    async with _running(command, environment, free_ports[0], "model") as server:
+    async with _running(command, environment, triton_ports[0], "model") as server:
         yield server
 
 
@@ -102,7 +102,7 @@ async def _running(
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            async with grpc.aio.insecure_channel(f"{ports.LOOPBACK}:{port}") as channel:
+            async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
                 server = Server(kserve_grpc.GRPCInferenceServiceStub(channel), model)
                 await _wait_ready(server, process)
                 yield server

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from penstock.stack.ports import free_port
+from penstock.service.free_ports import free_port
 
 FOLDER = Path(".prometheus/usr/bin")
 """Where `make standards` puts Debian's package."""

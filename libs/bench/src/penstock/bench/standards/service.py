@@ -13,7 +13,7 @@ import httpx
 from penstock.hosting.life import serving
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.stack.ports import free_port
+from penstock.service.free_ports import free_port
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.testkit.outside import outside_for_tests

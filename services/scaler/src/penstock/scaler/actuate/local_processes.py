@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from penstock.scaler.actuate.actuator import Drain, FleetStatus, wait_for_replac
 from penstock.scaler.actuator_settings import ProcessActuator
 from penstock.service.child_process import die_with_parent
 from penstock.service.clock import Clock
+from penstock.service.free_ports import free_port
 from penstock.service.tls_files import TlsSource
 
 log = logging.getLogger(__name__)
@@ -169,13 +169,6 @@ async def _terminate(process: asyncio.subprocess.Process, grace_s: float) -> Non
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on now."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        return int(holder.getsockname()[1])
 
 
 async def is_serving(address: str, tls: TlsSource | None = None) -> bool:
