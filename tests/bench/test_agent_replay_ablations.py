@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from penstock.bench.agent_replay.findings.costs import Estimate
 from penstock.bench.agent_replay.findings.figures import beside_litellm
-from penstock.bench.agent_replay.findings.pages import notes
+from penstock.bench.agent_replay.findings.pages import learning, notes
 from penstock.bench.agent_replay.findings.reuse import wrong_answers
 from penstock.bench.agent_replay.findings.reuse_ablations import (
     ALL,
@@ -100,7 +100,7 @@ def test_the_plays_say_which_requests_were_alike() -> None:
 def test_an_arm_that_does_not_say_what_it_reused_is_held_against_the_recording() -> None:
     said = [RUNS[0].messages[-1]["content"]] * 3
     play = Play(LITELLM, WORKLOAD, tuple(map(answered, range(3), said)), (noted(0),))
-    assert wrong_answers(play) == 1
+    assert [each.run for each in wrong_answers(play)] == ["r2"]
     direct = replace(play, arm=DIRECT, noted=tuple(map(noted, range(3))))
     figures = beside_litellm({DIRECT.name: direct, LITELLM.name: play})
     saved = figures["w3_calls_saved_litellm"]
@@ -111,6 +111,13 @@ def test_an_arm_that_does_not_say_what_it_reused_is_held_against_the_recording()
     idle = replace(direct, arm=LITELLM_SEMANTIC)
     arms = {DIRECT.name: direct, LITELLM_SEMANTIC.name: idle}
     assert beside_litellm(arms) == {}, "a cache that reuses nothing did not work"
+
+
+def test_the_page_says_what_each_block_of_requests_saves() -> None:
+    said = [RUNS[0].messages[-1]["content"]] * 3
+    reused = ("", "exact_hit", "semantic_hit")
+    play = Play(DEFAULTS, WORKLOAD, tuple(map(answered, range(3), said, reused)), (noted(0),))
+    assert learning(play, block=2).rows == ((2, 0.5, 0.5, 0.0, 0, 0), (3, 0.0, 1.0, 1.0, 1, 1))
 
 
 def test_the_page_says_why_another_gateway_is_not_there() -> None:

@@ -199,5 +199,5 @@ def beside_litellm(arms: ByArm) -> Figures:
             if not saved.value:
                 continue
             figures[f"w3_calls_saved_{name}"] = saved
-            figures[f"w3_wrong_{name}"] = wrong_answers(play)
+            figures[f"w3_wrong_{name}"] = len(wrong_answers(play))
     return figures

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.bench.agent_replay.findings.audit import Verdict, best_of, prompt_faults, writes
+from penstock.bench.agent_replay.players.load_plan import Answered
 from penstock.bench.agent_replay.players.plays import Play
 from penstock.bench.agent_replay.traffic.recordings import Json
 from penstock.bench.agent_replay.traffic.requests import Writing, chat_body
@@ -65,14 +66,16 @@ def _audit_answers(play: Play, found: Audit) -> None:
         found.wrong_writes += verdict is Verdict.WRONG and writes(each.answer)
 
 
-def wrong_answers(play: Play) -> int:
-    """Answers that are none of the recorded ones, of an arm that does not say which it reused."""
+def wrong_answers(play: Play) -> list[Answered]:
+    """Answers that are none of the recorded ones, also of an arm that does not say which it
+    reused.
+    """
     recorded = _recorded(play)
-    return sum(
-        best_of(each.answer, recorded[each.run, each.call]) is Verdict.WRONG
+    return [
+        each
         for each in play.answered
-        if not each.error
-    )
+        if not each.error and best_of(each.answer, recorded[each.run, each.call]) is Verdict.WRONG
+    ]
 
 
 def _recorded(play: Play) -> Mapping[tuple[str, int], list[Json]]:

@@ -75,7 +75,7 @@ class Sizes:
     exponents: tuple[str, ...]
 
 
-FULL = Sizes(64, 30, 14, 3_000, 800, 700, 20, len(STYLES), tuple(ZIPFS))
+FULL = Sizes(64, 30, 14, 9_000, 800, 700, 20, len(STYLES), tuple(ZIPFS))
 QUICK = Sizes(6, 3, 3, 80, 40, 60, 2, 2, (CLOSED,))
 ABLATED = {"w1": "", "w2": "block of XML"}
 """The style of head, by the part of the replay."""
