@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.service.free_ports import free_addresses
 from penstock.service.settings import ServiceSettings
-from penstock.service.store import embedded_store, open_store, socket_folder
+from penstock.service.socket_paths import socket_folder
+from penstock.service.store import embedded_store, open_store
 from penstock.stack.process import Child, Program, python_module
 from penstock.stack.shapes import SHAPES, Shape
 from penstock.stack.workers import Workers
@@ -173,8 +173,7 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path, shape: Shape) -
     rng = Random(5)
     async with contextlib.AsyncExitStack() as owned:
         url = await owned.enter_async_context(embedded_store(tmp_path / "redis"))
-        folder = socket_folder()
-        owned.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = owned.enter_context(socket_folder())
         started = routers_in(shape, folder, url)
         plans = started.programs
         children = {plan.name: await Child.start(plan, lambda *_: None) for plan in plans}

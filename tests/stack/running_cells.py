@@ -20,7 +20,7 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
 from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import open_channel
-from penstock.service.store import socket_folder
+from penstock.service.socket_paths import socket_folder
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.plan import StackPlan
@@ -90,10 +90,19 @@ async def running(
     folder: Path, workers: int, rules: Sequence[Any] = (WIDE,)
 ) -> AsyncIterator[Running]:
     """The cells with their stores, before one instance."""
+    with socket_folder() as sockets:
+        async with _running(folder, sockets, workers, rules) as cells:
+            yield cells
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    folder: Path, sockets: Path, workers: int, rules: Sequence[Any]
+) -> AsyncIterator[Running]:
     plan = StackPlan(
         ports.free(),
         folder,
-        socket_folder(),
+        sockets,
         folder / "penstock.yaml",
         TOKEN,
         shape="cell",

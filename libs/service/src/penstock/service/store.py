@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
-from penstock.service.socket_paths import MAX_SOCKET_PATH_BYTES
+from penstock.service.socket_paths import MAX_SOCKET_PATH_BYTES, socket_folder
 from penstock.service.store_connections import (
     connect_by_ours,
     waiting_pool,
@@ -216,15 +215,6 @@ def _version(binary: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split(".") if part.isdecimal())
 
 
-def socket_folder() -> Path:
-    """A private folder for unix sockets with a path short enough for them."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    parent = (
-        Path(runtime) if runtime and os.access(runtime, os.W_OK) and len(runtime) < 60 else None
-    )
-    return Path(tempfile.mkdtemp(prefix="penstock-", dir=parent))
-
-
 @dataclass(frozen=True)
 class EmbeddedStore:
     """How to run one embedded server: where its data and socket lie and how carefully it writes."""
@@ -314,21 +304,20 @@ async def embedded_store(folder: Path, appendfsync: Appendfsync = "everysec") ->
     """Run an embedded server with its data in `folder` and yield its URL; the server and its socket
     are gone afterwards.
     """
-    sockets = socket_folder()
-    server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    client = redis.asyncio.Redis.from_url(server.url)
-    try:
-        await wait_ready(client, process)
-        yield server.url
-    finally:
-        await _shut_down(client)
-        process.terminate()
-        process.wait(timeout=10)
-        shutil.rmtree(sockets, ignore_errors=True)
+    with socket_folder() as sockets:
+        server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
+        process = subprocess.Popen(
+            server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        client = redis.asyncio.Redis.from_url(server.url)
+        try:
+            await wait_ready(client, process)
+            yield server.url
+        finally:
+            await _shut_down(client)
+            process.terminate()
+            process.wait(timeout=10)
 
 
 async def _shut_down(client: redis.asyncio.Redis) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import os
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import CannotStart
 from penstock.service.service_tokens import TokenFile
-from penstock.service.store import socket_folder
+from penstock.service.socket_paths import socket_folder
 from penstock.service.tls_files import TlsSource
 from penstock.stack.following import processes_of
 from penstock.stack.identities import STAND_IN, write_identities
@@ -221,24 +220,33 @@ async def run_stack(
     config = read_local_config(config_file, home)
     token = internal_token(home)
     identities = write_identities(home, token, tls=tls)
-    plan = StackPlan(
-        addresses=addresses,
-        home=home,
-        sockets=socket_folder(),
-        config_file=config_file,
-        token=token,
-        external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
-        external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
-        api_key=next(iter(keys.values()), ""),
-        chat=chat,
-        own_pool=config.groups is None,
-        profile=layout.profile,
-        shape=layout.shape,
-        workers=layout.workers,
-        first_cell_address=first_address(os.environ),
-        identities=identities,
-        tls=identities.tls(),
-    )
+    with socket_folder() as sockets:
+        plan = StackPlan(
+            addresses=addresses,
+            home=home,
+            sockets=sockets,
+            config_file=config_file,
+            token=token,
+            external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
+            external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
+            api_key=next(iter(keys.values()), ""),
+            chat=chat,
+            own_pool=config.groups is None,
+            profile=layout.profile,
+            shape=layout.shape,
+            workers=layout.workers,
+            first_cell_address=first_address(os.environ),
+            identities=identities,
+            tls=identities.tls(),
+        )
+        async with _running(plan, config, keys, log) as stack:
+            yield stack
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    plan: StackPlan, config: LocalConfig, keys: Mapping[str, str], log: LogStream
+) -> AsyncIterator[WholeStack]:
     supervisor = Supervisor(log, functools.partial(is_ready, tls=plan.tls))
     fleet = LocalFleet(supervisor, plan, log)
     channel: grpc.aio.Channel | None = None
@@ -248,11 +256,10 @@ async def run_stack(
             await supervisor.start(stage)
         first = fleet.start(processes_of(plan, config, {}))
         await asyncio.gather(supervisor.start(last), first)
-        channel = open_channel(addresses["router"], plan.tls)
+        channel = open_channel(plan.addresses["router"], plan.tls)
         router = router_pb2_grpc.RouterServiceStub(channel)
         yield WholeStack(plan, supervisor, router, keys, fleet, config)
     finally:
         if channel is not None:
             await channel.close()
         await supervisor.stop()
-        shutil.rmtree(plan.sockets, ignore_errors=True)

@@ -5,17 +5,14 @@ answers no calls itself. It imports neither gRPC nor a service.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from penstock.service.program import CannotStart, run_main
 from penstock.service.settings import ServiceSettings, load_settings
+from penstock.service.socket_paths import socket_folder
 from penstock.stack.process import Program, python_module
 from penstock.stack.shapes import CELL
 from penstock.stack.supervisor import LOG_NAME, Supervisor
@@ -40,7 +37,7 @@ def run_workers(services: str, number: int) -> int:
     settings = load_settings(ServiceSettings)
     grace_s = settings.drain_s + settings.grace_s + STOP_MARGIN_S
     command = (*python_module("penstock.stack"), "cell", services)
-    with _socket_folder() as sockets:
+    with socket_folder() as sockets:
         workers = Workers(number, sockets, first_address(os.environ))
         programs = workers.programs(Program("cell", command, reloads=True))
         return run_main("cell", _until_stopped(programs, grace_s))
@@ -106,12 +103,3 @@ async def _listens(program: Program) -> bool:
 def _print(name: str, line: str) -> None:
     """A cell's own line as it is, which says who writes it; the supervisor's after its name."""
     print(f"{name}: {line}" if name == LOG_NAME else line, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _socket_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="penstock-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -20,11 +20,11 @@ from penstock.limiter.store.connection import StoreTimings
 from penstock.limiter.store.errors import StoreLost
 from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.service.clock import SystemClock
+from penstock.service.socket_paths import socket_folder
 from penstock.service.store import (
     Appendfsync,
     EmbeddedStore,
     open_store,
-    socket_folder,
     wait_ready,
 )
 
@@ -49,12 +49,12 @@ class Loss:
 
 async def measure(folder: Path, appendfsync: Appendfsync, *, waits: bool, seed: int) -> Loss:
     """One kill; with `waits` a settlement is answered when it is on the disk."""
-    sockets = socket_folder()
     folder.mkdir(parents=True)
-    server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
-    answered = await _settle_until_killed(server, waits, Random(seed).uniform(1.2, 3.0))
-    async with _served(server):
-        return await loss_of(server.url, answered)
+    with socket_folder() as sockets:
+        server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
+        answered = await _settle_until_killed(server, waits, Random(seed).uniform(1.2, 3.0))
+        async with _served(server):
+            return await loss_of(server.url, answered)
 
 
 async def loss_of(url: str, answered: list[str]) -> Loss:

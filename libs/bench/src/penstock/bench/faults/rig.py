@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.bench.faults.all_kinds import AllKinds
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.free_ports import free_addresses
-from penstock.service.store import EmbeddedStore, socket_folder
+from penstock.service.socket_paths import socket_folder
+from penstock.service.store import EmbeddedStore
 from penstock.stack.configuration import api_key
 from penstock.stack.process import Child, Program, python_module
 from penstock.stack.readiness import STORE_SCHEME, is_ready
@@ -99,38 +99,37 @@ async def running(
         instance: the InferenceService; None: one that answers any task at once.
         concurrency: requests that it takes at a time.
     """
-    sockets = socket_folder()
-    children: dict[str, Child] = {}
-    try:
-        store = EmbeddedStore(folder / "store", sockets / "store.sock")
-        store.data.mkdir(parents=True)
-        programs = _programs(folder, store, tenants, rules, of_routers or {})
-        for program in programs:
-            children[program.name] = await Child.start(program, _ignore)
-            await _ready(program)
-        addresses = {program.name: program.address for program in programs}
-        async with contextlib.AsyncExitStack() as owned:
-            await owned.enter_async_context(
-                registered_instance(
-                    instance or AllKinds(),
-                    Registration(MODEL, MODEL, tuple(KINDS), concurrency=concurrency),
-                    ",".join(addresses[name] for name in ROUTERS),
-                    TOKEN,
+    with socket_folder() as sockets:
+        children: dict[str, Child] = {}
+        try:
+            store = EmbeddedStore(folder / "store", sockets / "store.sock")
+            store.data.mkdir(parents=True)
+            programs = _programs(folder, store, tenants, rules, of_routers or {})
+            for program in programs:
+                children[program.name] = await Child.start(program, _ignore)
+                await _ready(program)
+            addresses = {program.name: program.address for program in programs}
+            async with contextlib.AsyncExitStack() as owned:
+                await owned.enter_async_context(
+                    registered_instance(
+                        instance or AllKinds(),
+                        Registration(MODEL, MODEL, tuple(KINDS), concurrency=concurrency),
+                        ",".join(addresses[name] for name in ROUTERS),
+                        TOKEN,
+                    )
                 )
-            )
-            routers = {
-                name: router_pb2_grpc.RouterServiceStub(
-                    await owned.enter_async_context(open_channel(addresses[name]))
-                )
-                for name in ROUTERS
-            }
-            rig = Rig(store.url, routers, addresses["limiter"], children)
-            for name in ROUTERS:
-                await rig.serving(name, tenants[0])
-            yield rig
-    finally:
-        await asyncio.gather(*(child.stop(10.0) for child in reversed(children.values())))
-        shutil.rmtree(sockets, ignore_errors=True)
+                routers = {
+                    name: router_pb2_grpc.RouterServiceStub(
+                        await owned.enter_async_context(open_channel(addresses[name]))
+                    )
+                    for name in ROUTERS
+                }
+                rig = Rig(store.url, routers, addresses["limiter"], children)
+                for name in ROUTERS:
+                    await rig.serving(name, tenants[0])
+                yield rig
+        finally:
+            await asyncio.gather(*(child.stop(10.0) for child in reversed(children.values())))
 
 
 def _programs(

@@ -32,11 +32,11 @@ from penstock.router.stages import perform
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
+from penstock.service.socket_paths import socket_folder
 from penstock.service.store import (
     EmbeddedStore,
     embedded_store,
     open_store,
-    socket_folder,
     wait_ready,
 )
 from penstock.tasks.kind import Estimate
@@ -200,28 +200,28 @@ async def store_down(folder: Folder, quick: bool) -> Measured:
 
     All rules are open without a store; 200 decisions a second.
     """
-    sockets = socket_folder()
-    server = EmbeddedStore(folder, sockets / "r.sock")
-    folder.mkdir(parents=True)
-    process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
-    client = open_store(server.url, timeout_s=1.0, retries=0)
-    clock = SystemClock()
-    try:
-        await wait_ready(client, process)
-        settings = LimiterSettings()
-        store = LedgerStore(client, clock, settings.store_timings())
-        rules = [{**rule, "store_loss": "open"} for rule in RULES]
-        limiter = LimiterServicer(settings, _section(rules), PricesSection(), store, clock)
-        seconds = 1.0 if quick else 5.0
-        up_ms = await _paced(limiter, "u", seconds)
-        process.send_signal(signal.SIGSTOP)
-        hung_ms = await _paced(limiter, "h", seconds)
-        process.kill()
-        killed_ms = await _paced(limiter, "k", seconds)
-    finally:
-        process.kill()
-        process.wait()
-        await store.close()
+    with socket_folder() as sockets:
+        server = EmbeddedStore(folder, sockets / "r.sock")
+        folder.mkdir(parents=True)
+        process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
+        client = open_store(server.url, timeout_s=1.0, retries=0)
+        clock = SystemClock()
+        try:
+            await wait_ready(client, process)
+            settings = LimiterSettings()
+            store = LedgerStore(client, clock, settings.store_timings())
+            rules = [{**rule, "store_loss": "open"} for rule in RULES]
+            limiter = LimiterServicer(settings, _section(rules), PricesSection(), store, clock)
+            seconds = 1.0 if quick else 5.0
+            up_ms = await _paced(limiter, "u", seconds)
+            process.send_signal(signal.SIGSTOP)
+            hung_ms = await _paced(limiter, "h", seconds)
+            process.kill()
+            killed_ms = await _paced(limiter, "k", seconds)
+        finally:
+            process.kill()
+            process.wait()
+            await store.close()
     blocks = [
         dict(zip(("up", "hung", "killed"), block, strict=True))
         for block in zip(
