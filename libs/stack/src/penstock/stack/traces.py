@@ -24,10 +24,11 @@ def services_in(trace: telemetry_pb2.GetTraceResponse) -> set[str]:
 async def fetch_trace(
     stack: Stack, trace_id: str, min_services: int = 3
 ) -> telemetry_pb2.GetTraceResponse:
-    """A trace once it has spans of `min_services` services.
+    """The trace of a call without a trace of its caller's, once its first span is there and it has
+    spans of `min_services` services.
 
-    Spans arrive some time after the answer. After ten seconds the trace is returned as it is, empty
-    where telemetry does not know it.
+    Spans arrive some time after the answer, those of one service in several exports. After ten
+    seconds the trace is returned as it is, empty where telemetry does not know it.
     """
     metadata = ((TOKEN_KEY, stack.internal_token),)
     request = telemetry_pb2.GetTraceRequest(trace_id=trace_id)
@@ -41,6 +42,11 @@ async def fetch_trace(
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
-            if time.monotonic() >= end_s or len(services_in(trace)) >= min_services:
+            is_whole = _has_root(trace) and len(services_in(trace)) >= min_services
+            if is_whole or time.monotonic() >= end_s:
                 return trace
             await asyncio.sleep(POLL_S)
+
+
+def _has_root(trace: telemetry_pb2.GetTraceResponse) -> bool:
+    return any(not span.parent_id for span in trace.spans)
