@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import grpc
 import yaml
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.service.socket_paths import socket_folder
 from penstock.testkit.eventually import eventually
 
 from .configuration import EMBEDDER, PRICED, PROVIDER_KEY, TENANTS, configuration
@@ -182,10 +182,10 @@ async def running_system(home: Path, folder: Path) -> AsyncIterator[System]:
     twins = ("brief_limiter", "slow_scaler")
     second_ports = ("operators", "envoy", "metrics", "otlp-http", "keda", "slow_keda")
     at = named_addresses("router", "telemetry", *internal, *twins, *second_ports)
-    with tempfile.TemporaryDirectory(prefix="penstock-") as sockets:
+    with socket_folder() as sockets:
         async with _prepared(home, folder) as (processes, provider):
-            ledger = await processes.store("ledger", Path(sockets))
-            answers = await processes.store("answers", Path(sockets))
+            ledger = await processes.store("ledger", sockets)
+            answers = await processes.store("answers", sockets)
             await _Services(at, processes, ledger, answers).start()
             yield System(at, provider)
 

@@ -25,7 +25,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.rpc.reasons import Reason
-from penstock.service.free_ports import free_port
+from penstock.service.free_ports import free_address
 from penstock.service.logs import SERVICE
 from penstock.service.program import CannotStart
 from penstock.service.settings import BadConfig, ServiceSettings
@@ -57,7 +57,7 @@ class Pair:
         self.events: list[str] = []
         self.servicer = Called()
         self.peers: list[Peer] = []
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = free_address()
         caller = ServiceSettings(listen="127.0.0.1:0", internal_token=token, drain_s=0)
         called = ServiceSettings(listen=self.address, drain_s=0)
         self.members = [

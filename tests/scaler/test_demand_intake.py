@@ -10,7 +10,7 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.scaler.pools.demand_intake import STARTING_S, DemandIntake
 from penstock.scaler.pools.demand_source import DemandSource
-from penstock.service.free_ports import free_port
+from penstock.service.free_ports import free_address
 from penstock.testkit.clock import FakeClock
 
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
@@ -21,7 +21,7 @@ async def test_nobody_is_missed_while_all_are_starting(
     caplog: pytest.LogCaptureFixture, after_s: float, warned: bool
 ) -> None:
     clock = FakeClock()
-    peer = UnaryPeer(open_channel(f"127.0.0.1:{free_port()}"), REGISTRY, clock=clock)
+    peer = UnaryPeer(open_channel(free_address()), REGISTRY, clock=clock)
     demand = DemandIntake(DemandSource(None, None, peer, clock), clock)
     await clock.advance(after_s)
     with caplog.at_level(logging.WARNING):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import penstock.service.free_ports as free_ports_module
 import pytest
 from penstock.service.free_ports import (
     BLOCK,
@@ -29,9 +30,9 @@ sys.stdin.read()
 """
 
 
-def test_no_port_is_given_that_the_kernel_may_hand_out() -> None:
-    low, high = kernel_range()
-    assert not any(low <= port <= high for port in free_ports(BLOCK + 1))
+def test_ports_are_of_the_blocks_around_the_kernels_range() -> None:
+    outside = {port for block in blocks(kernel_range()) for port in block[1:]}
+    assert set(free_ports(BLOCK + 1)) <= outside
 
 
 def test_a_port_on_which_somebody_listens_is_left_out() -> None:
@@ -55,6 +56,14 @@ def test_processes_that_live_at_once_get_different_ports() -> None:
     for holder in holders:
         holder.communicate("")
     assert len(set(given)) == len(given) == 80
+
+
+def test_without_a_free_block_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(free_ports_module, "blocks", lambda _: [range(taken, taken + BLOCK)])
+        with pytest.raises(OSError, match="end other stacks"):
+            free_ports_module.free_ports(1_000)
 
 
 @pytest.mark.parametrize(

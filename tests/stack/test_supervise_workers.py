@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from penstock.service.free_ports import free_port
+from penstock.service.free_ports import free_address
 from penstock.stack.process import Child, Program, python_module
 from penstock.stack.readiness import is_ready
 from penstock.testkit.eventually import eventually
@@ -42,7 +42,7 @@ class Supervised:
 @contextlib.asynccontextmanager
 async def supervised(folder: Path) -> AsyncIterator[Supervised]:
     """Two cells of a router each, which serve."""
-    config, address = folder / "penstock.yaml", f"127.0.0.1:{free_port()}"
+    config, address = folder / "penstock.yaml", free_address()
     config.write_text("keys: {api: []}")
     command = (*python_module("penstock.stack"), "cell", "router")
     variables = {

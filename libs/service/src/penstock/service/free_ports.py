@@ -1,35 +1,37 @@
-"""Ports of this machine that are free and stay so until the process that asked listens on them.
+"""Ports of this machine that are free, and stay so until the process that asked listens on them.
 
-The kernel hands out its own range (ip_local_port_range) to connections and to port 0 at any moment,
-so a port of that range that was free is no promise. The ports here lie outside of it, in blocks. A
-process claims a block by keeping the block's first port bound, so two processes never draw from the
-same one.
+The kernel hands out a range of its own (`ip_local_port_range` of ip(7)) to connections and to port
+0 at any moment, so a port of that range may be taken as soon as it was found free. The ports here
+lie outside of it, in blocks. A process claims a block by keeping the block's first port bound, so
+no two processes draw from the same one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
 from collections import deque
 from pathlib import Path
 
-from penstock.service.program import CannotStart
-
 LOOPBACK = "127.0.0.1"
 KERNEL_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 KERNEL_RANGE = (32_768, 60_999)
-"""Linux's own default; where the file is missing, as on macOS, whose range begins later."""
+"""What Linux has by default (ip(7)), taken where the file is missing. On macOS, which has no such
+file, the range begins at 49,152, so what lies below this one is outside of that one too.
+"""
 LOWEST, HIGHEST = 10_240, 65_535
-"""Below are ports that people know services by, the documented ones of Penstock among them."""
+"""Lower ports are those that services are known by, Penstock's documented ones among them."""
 BLOCK = 128
+"""Ports of a block: several stacks of some twenty."""
 
 
 def free_port() -> int:
-    """A port that is free, and that nobody else is given while this process lives.
+    """A port that is free, and that no other process is given while this one lives.
 
     Raises:
-        CannotStart: every port outside the kernel's range is taken.
+        OSError: other processes have claimed every block.
     """
     return free_ports(1)[0]
 
@@ -37,6 +39,11 @@ def free_port() -> int:
 def free_ports(count: int) -> list[int]:
     """That many ports, no two the same; see `free_port`."""
     return _ports.take(count)
+
+
+def free_address() -> str:
+    """An address of loopback on such a port; see `free_port`."""
+    return free_addresses(1)[0]
 
 
 def free_addresses(count: int) -> list[str]:
@@ -121,7 +128,11 @@ class _ClaimedPorts:
                 continue
             self._claims.append(claim)
             return block[1:]
-        raise CannotStart("no port of this machine is free outside the kernel's own range")
+        raise OSError(
+            errno.EADDRNOTAVAIL,
+            "no block of ports is free on this machine: end other stacks and tests, or narrow "
+            "net.ipv4.ip_local_port_range",
+        )
 
 
 _ports = _ClaimedPorts()

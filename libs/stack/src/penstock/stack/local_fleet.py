@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.service.free_ports import free_addresses
+from penstock.service.free_ports import free_address
 from penstock.service.program import CannotStart
 from penstock.stack.instance_groups import InstanceGroup, LocalConfig
 from penstock.stack.plan import DEFAULT_MODEL, StackPlan
@@ -200,8 +200,7 @@ class LocalFleet:
         for address in documented:
             if address not in taken:
                 return address
-        [address] = free_addresses(1)
-        return address
+        return free_address()
 
 
 def cpu_count() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.service.free_ports import LOOPBACK, can_listen, free_addresses
+from penstock.service.program import CannotStart
 
 PORTS: Mapping[str, int] = {
     "router": 7070,
@@ -38,8 +39,15 @@ def documented() -> dict[str, str]:
 
 
 def free() -> dict[str, str]:
-    """Addresses on ports of this process's own, for the same processes as `documented`."""
-    return dict(zip(PORTS, free_addresses(len(PORTS)), strict=True))
+    """Addresses on ports of this process's own, for the same processes as `documented`.
+
+    Raises:
+        CannotStart: there are no such ports.
+    """
+    try:
+        return dict(zip(PORTS, free_addresses(len(PORTS)), strict=True))
+    except OSError as error:
+        raise CannotStart(error.strerror) from None
 
 
 def in_use(addresses: Mapping[str, str]) -> dict[str, str]:

@@ -24,8 +24,9 @@ def services_in(trace: telemetry_pb2.GetTraceResponse) -> set[str]:
 async def fetch_trace(
     stack: Stack, trace_id: str, min_services: int = 3
 ) -> telemetry_pb2.GetTraceResponse:
-    """The trace of a call without a trace of its caller's, once its first span is there and it has
-    spans of `min_services` services.
+    """The trace of a call, once its first span is there and it has spans of `min_services`
+    services. The call must begin its trace: of one that continues its caller's, the first span
+    never comes.
 
     Spans arrive some time after the answer, those of one service in several exports. After ten
     seconds the trace is returned as it is, empty where telemetry does not know it.

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from penstock.bench.harness.processes import supervised
-from penstock.service.free_ports import free_addresses
+from penstock.service.free_ports import free_address
 from penstock.service.store import embedded_store, open_store
 from penstock.stack.process import Program, python_module
 
@@ -19,7 +19,7 @@ async def measure(folder: Path, entries: int, starts: int) -> list[float]:
     """Seconds until the cache says that it serves, of so many starts on the same store."""
     async with embedded_store(folder) as url:
         await _fill(url, entries)
-        [address] = free_addresses(1)
+        address = free_address()
         program = Program(
             "cache",
             python_module("penstock.cache"),

@@ -28,7 +28,7 @@ from penstock.bench.harness.options import Options
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
-from penstock.service.free_ports import free_addresses
+from penstock.service.free_ports import free_address
 from penstock.service.program import loop_factory
 from penstock.stack.configuration import api_key
 from penstock.testkit.instance import EmptyInstance
@@ -83,7 +83,7 @@ async def _serve(name: str, router_address: str) -> None:
 @contextlib.contextmanager
 def _fleet(strategy: str, folder: Path) -> Iterator[str]:
     """A router with a strategy and four instances; its address."""
-    [address] = free_addresses(1)
+    address = free_address()
     config = folder / f"{strategy}.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": [api_key("bench", KEY)]}}))
     variables = {

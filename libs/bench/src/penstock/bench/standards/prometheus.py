@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from penstock.service.free_ports import free_port
+from penstock.service.free_ports import free_address
 
 FOLDER = Path(".prometheus/usr/bin")
 """Where `make standards` puts Debian's package."""
@@ -105,7 +105,7 @@ async def scraping(server: Path, address: str, paths: Sequence[str]) -> AsyncIte
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "prometheus.yml"
         config.write_text(json.dumps(_configuration(address, paths)))
-        listen = f"127.0.0.1:{free_port()}"
+        listen = free_address()
         process = await asyncio.create_subprocess_exec(
             server,
             f"--config.file={config}",

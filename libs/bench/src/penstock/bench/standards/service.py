@@ -13,7 +13,7 @@ import httpx
 from penstock.hosting.life import serving
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.service.free_ports import free_port
+from penstock.service.free_ports import free_address
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.testkit.outside import outside_for_tests
@@ -52,8 +52,8 @@ async def running_telemetry(folder: Path, **settings: Any) -> AsyncIterator[Runn
     """A service for the length of the block."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
-        "otlp_http_listen": f"127.0.0.1:{free_port()}",
-        "prometheus_listen": f"127.0.0.1:{free_port()}",
+        "otlp_http_listen": free_address(),
+        "prometheus_listen": free_address(),
         "internal_token": TOKEN,
         "home": folder,
         "grace_s": 0,
